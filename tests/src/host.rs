@@ -1,0 +1,86 @@
+//! What the host has, read from the kernel; and the skips for what it has not.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::skip;
+
+/// Whether the tests run as root; a visible skip where they do not.
+pub fn root() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        skip("needs root");
+    }
+    root
+}
+
+/// Whether a program is installed; a visible skip where it is not.
+pub fn has_program(name: &str) -> bool {
+    let found = std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(name).is_file()))
+        || Path::new("/usr/sbin").join(name).is_file();
+    if !found {
+        skip(&format!("{name} is not installed"));
+    }
+    found
+}
+
+/// Where cgroups can be made by the one who runs the tests, for this controller, in either version.
+pub fn has_controller(name: &str) -> bool {
+    let v1 = Path::new("/sys/fs/cgroup")
+        .join(name)
+        .join("cgroup.procs")
+        .exists();
+    let v2 = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers")
+        .is_ok_and(|list| list.split_whitespace().any(|controller| controller == name));
+    let found = (v1 || v2) && rustix::process::geteuid().is_root();
+    if !found {
+        skip(&format!("no cgroup controller {name} for us"));
+    }
+    found
+}
+
+/// The mount points at or under `dir`, in this mount namespace.
+pub fn mounts_under(dir: &Path) -> Vec<PathBuf> {
+    let info = fs::read_to_string("/proc/self/mountinfo").expect("/proc is mounted");
+    info.lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(|point| PathBuf::from(point.replace("\\040", " ")))
+        .filter(|point| point.starts_with(dir))
+        .collect()
+}
+
+/// The processes whose command line contains `path`, apart from this one.
+pub fn processes_naming(path: &Path) -> Vec<u32> {
+    let wanted = path.as_os_str().as_bytes();
+    let own = std::process::id();
+    fs::read_dir("/proc")
+        .expect("/proc is mounted")
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid| *pid != own)
+        .filter(|pid| {
+            // A process that ended between the two reads names nothing.
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.windows(wanted.len()).any(|window| window == wanted)
+        })
+        .collect()
+}
+
+/// The command line of a process, readable; empty when it is gone.
+pub fn command_line(pid: u32) -> String {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&line)
+        .replace('\0', " ")
+        .trim()
+        .to_owned()
+}
+
+/// The inode of one of the caller's namespaces (`mnt`, `pid`, …), as in `pid:[4026531836]`.
+pub fn namespace(kind: &str) -> String {
+    fs::read_link(format!("/proc/self/ns/{kind}"))
+        .expect("/proc is mounted")
+        .display()
+        .to_string()
+}

@@ -1,0 +1,69 @@
+//! `cargo xtask <command>`: what a contributor, and the CI, run.
+//!
+//! Invariants: every command works in a clean clone with nothing but Rust and a C linker; what it needs beyond that it
+//! installs (as root, through apt) or names; a failure is exit code 1 with its reason, a mistyped command 2.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+mod bench;
+mod layers;
+mod leaks;
+mod needs;
+mod steps;
+mod suite;
+mod tally;
+mod unsafe_code;
+
+const USAGE: &str = "\
+usage: cargo xtask <command>
+
+  layers                     the crates' edges, unsafe code and tokio are where docs and DESIGN say
+  lint                       layers, rustfmt, clippy
+  test [--quick]             installs what is missing; layers, rustfmt, unit and black-box tests, benchmark smoke,
+                             leak check; ends with `N passed, N failed, N skipped`
+                             (--quick leaves out the benchmark smoke)
+  check                      lint, then test
+  bench [--quick] [--json F] [--no-peers] [ID…]
+                             measures the contracts of SPECIFICATION.md; with ids, only those
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let passed = match words.split_first() {
+        Some((&"layers", [])) => layers::run(),
+        Some((&"lint", [])) => suite::lint(),
+        Some((&"test", [])) => suite::test(suite::Extent::Full),
+        Some((&"test", ["--quick"])) => suite::test(suite::Extent::Quick),
+        Some((&"check", [])) => suite::check(),
+        Some((&"bench", rest)) => match bench::Options::parse(rest) {
+            Ok(options) => bench::run(&options),
+            Err(reason) => return usage(&reason),
+        },
+        Some((&("help" | "--help" | "-h"), _)) => {
+            print!("{USAGE}");
+            true
+        }
+        Some((command, rest)) => return usage(&format!("cannot {command} {rest:?}")),
+        None => return usage("a command is missing"),
+    };
+    if passed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn usage(reason: &str) -> ExitCode {
+    eprint!("error: {reason}\n\n{USAGE}");
+    ExitCode::from(2)
+}
+
+/// The workspace's folder.
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("xtask is in the workspace")
+        .to_owned()
+}
