@@ -139,6 +139,15 @@ impl Engine {
         self.run(line).success().text().to_owned()
     }
 
+    /// Runs a line that the engine must refuse, with exit code 1 or (`run`, `create`, `exec`) 125 and an error in the
+    /// engine's form.
+    #[track_caller]
+    pub fn refuses(&self, line: &str) -> Outcome {
+        let outcome = self.run(line);
+        assert!(matches!(outcome.code, 1 | 125), "{outcome:?}");
+        outcome.error_form(false)
+    }
+
     /// Starts a line and lets it run.
     pub fn spawn(&self, line: &str) -> Session {
         self.line(line).spawn()

@@ -136,10 +136,10 @@ fn violations(metadata: &Value) -> Vec<String> {
                 ));
             }
         }
-        if layer < 2 {
-            if let Some(path) = path_to(metadata, member, "tokio", &name_of) {
-                found.push(format!("tokio is reachable below L2: {}", path.join(" → ")));
-            }
+        if layer < 2
+            && let Some(path) = path_to(metadata, member, "tokio", &name_of)
+        {
+            found.push(format!("tokio is reachable below L2: {}", path.join(" → ")));
         }
     }
     found
