@@ -43,11 +43,8 @@ fn mistyped_lines_are_refused_with_the_way_to_help() {
             outcome.code == 1 || outcome.code == 2 || outcome.code == 125,
             "{outcome:?}"
         );
-        assert!(
-            outcome.stderr.contains("--help") || outcome.stderr.contains("Usage"),
-            "{outcome:?}"
-        );
         assert!(outcome.stdout.is_empty(), "{outcome:?}");
+        outcome.error_form(true);
     }
     engine.run("rnu").err("run");
 }
@@ -62,7 +59,7 @@ fn flags_that_contradict_each_other_are_refused() {
         "--net no-such-network",
         "--privileged --security-opt nonsense=1",
         "--security-opt seccomp=/no/such/file",
-        "--userns map:0:0",
+        "--userns map:uids=0:0",
         "--userns nonsense",
         "--env-file /no/such/file",
         "--health-interval soon",

@@ -293,7 +293,10 @@ fn user_namespace_can_be_given_exactly() {
         return;
     }
     let engine = Engine::new();
-    let seen = engine.sh_ok("--userns map:0:300000:1000", "cat /proc/self/uid_map");
+    let seen = engine.sh_ok(
+        "--userns map:uids=0:300000:1000,gids=0:300000:1000",
+        "cat /proc/self/uid_map",
+    );
     assert_eq!(
         seen.split_whitespace().collect::<Vec<_>>(),
         ["0", "300000", "1000"]

@@ -195,7 +195,9 @@ fn what_the_kernel_does_not_allow_is_refused_with_reason_and_remedy() {
         outcome.error_form(true);
     }
     let outcome = engine
-        .run(&format!("run --rm --userns map:0:0:10 {BUSYBOX} true"))
+        .run(&format!(
+            "run --rm --userns map:uids=0:0:10,gids=0:0:10 {BUSYBOX} true"
+        ))
         .code(125);
     outcome.error_form(true);
 }

@@ -106,8 +106,6 @@ fn detached_container_with_a_terminal_logs_what_it_shows() {
 #[test]
 fn terminal_without_a_terminal_is_refused() {
     let engine = Engine::new();
-    engine
-        .run("run --rm -it busybox true")
-        .code(1)
-        .err("not a TTY");
+    engine.refuses("run --rm -it busybox true").err("terminal");
+    assert_eq!(engine.ok("ps -aq"), "");
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// A program, and the Debian package that has it.
-const PROGRAMS: [(&str, &str); 11] = [
+const PROGRAMS: [(&str, &str); 10] = [
     ("busybox", "busybox-static"),
     ("newuidmap", "uidmap"),
     ("setpriv", "util-linux"),
@@ -15,7 +15,6 @@ const PROGRAMS: [(&str, &str); 11] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("cc", "gcc"),
-    ("python3", "python3-minimal"),
     ("tar", "tar"),
 ];
 
