@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use coracle_linux::bpf;
 use rustix::fd::OwnedFd;
@@ -14,7 +14,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::Pid;
 
-use crate::control;
+use crate::control::{self, Pause};
 use crate::controller::Controller;
 use crate::device_program;
 use crate::devices::DeviceRules;
@@ -27,6 +27,9 @@ use crate::settings::{self, Files, Setting, Version};
 
 /// How long removal waits for processes that were killed, or that are in the kernel on their way out.
 const REMOVE_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long lowering a memory limit goes on asking for reclaim: dirty pages have to be written to disk first.
+const RECLAIM_WITHIN: Duration = Duration::from_millis(500);
 
 /// One directory of a cgroup.
 #[derive(Debug, Clone)]
@@ -249,6 +252,9 @@ impl Cgroup {
         let result = match setting.file.as_str() {
             "memory.max" if remember => lower_unified_memory(&directory.path, setting),
             "cpu.rt_runtime_us" => write_realtime(directory, &file, &setting.value),
+            name if remember && name.ends_with("limit_in_bytes") => {
+                lower_legacy_memory(&file, &setting.value)
+            }
             _ => control::write(&file, &setting.value),
         };
         match result {
@@ -302,10 +308,10 @@ impl Cgroup {
     }
 
     pub(crate) fn remove_those(&self, directories: &[Directory]) -> Result<()> {
-        let deadline = Instant::now() + REMOVE_WITHIN;
+        let mut pause = Pause::until(REMOVE_WITHIN);
         let mut errors = Vec::new();
         for directory in directories {
-            if let Err(error) = remove_tree(&directory.path, deadline) {
+            if let Err(error) = remove_tree(&directory.path, &mut pause) {
                 errors.push(error);
                 continue;
             }
@@ -418,20 +424,40 @@ fn lower_unified_memory(path: &Path, setting: &Setting) -> Result<()> {
     }
     let high = path.join("memory.high");
     let before = control::read(&high)?;
-    control::write(&high, &setting.value)?;
-    let outcome = used().and_then(|used| {
-        if used <= wanted {
-            return control::write(&max, &setting.value);
+    let mut pause = Pause::until(RECLAIM_WITHIN);
+    let outcome = loop {
+        // Each write reclaims anew.
+        let used = control::write(&high, &setting.value).and_then(|()| used());
+        match used {
+            Ok(used) if used <= wanted => break control::write(&max, &setting.value),
+            Ok(_) if pause.again() => {}
+            Ok(used) => {
+                break Err(Error::BelowUse {
+                    limit: setting.limit,
+                    path: path.to_owned(),
+                    wanted,
+                    used,
+                });
+            }
+            Err(error) => break Err(error),
         }
-        Err(Error::BelowUse {
-            limit: setting.limit,
-            path: path.to_owned(),
-            wanted,
-            used,
-        })
-    });
+    };
     let restored = control::write(&high, before.trim());
     all(outcome.err().into_iter().chain(restored.err()).collect())
+}
+
+/// Lowers a v1 memory limit: the kernel reclaims, and answers EBUSY when that was not enough.
+fn lower_legacy_memory(file: &Path, value: &str) -> Result<()> {
+    let mut pause = Pause::until(RECLAIM_WITHIN);
+    loop {
+        match control::write(file, value) {
+            Err(Error::Write {
+                source: Errno::BUSY,
+                ..
+            }) if pause.again() => {}
+            result => return result,
+        }
+    }
 }
 
 /// Writes real-time CPU time; a new v1 cgroup has none to give to its children, so those above are given what their
@@ -544,12 +570,11 @@ fn set_devices_unified(path: &Path, rules: &DeviceRules) -> Result<()> {
 }
 
 /// Removes a directory; only if that is refused it is looked for what is inside.
-fn remove_tree(path: &Path, deadline: Instant) -> Result<()> {
-    let mut pause = Duration::from_micros(50);
+fn remove_tree(path: &Path, pause: &mut Pause) -> Result<()> {
     loop {
         match rustix::fs::rmdir(path) {
             Ok(()) | Err(Errno::NOENT) => return Ok(()),
-            Err(Errno::BUSY | Errno::NOTEMPTY) if Instant::now() < deadline => {}
+            Err(Errno::BUSY | Errno::NOTEMPTY) => {}
             Err(source) => {
                 return Err(Error::Remove {
                     path: path.to_owned(),
@@ -557,10 +582,15 @@ fn remove_tree(path: &Path, deadline: Instant) -> Result<()> {
                 });
             }
         }
-        for child in control::children(path)? {
-            remove_tree(&child, deadline)?;
+        let children = control::children(path)?;
+        for child in &children {
+            remove_tree(child, pause)?;
         }
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(20));
+        if children.is_empty() && !pause.again() {
+            return Err(Error::Remove {
+                path: path.to_owned(),
+                source: Errno::BUSY,
+            });
+        }
     }
 }

@@ -1,12 +1,39 @@
 //! Control files: the only place of this crate that reads and writes them, so that every failure names file and value.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
+
+/// Waiting for the kernel where nothing can be polled: short pauses first, longer ones later, up to a deadline.
+pub(crate) struct Pause {
+    deadline: Instant,
+    next: Duration,
+}
+
+impl Pause {
+    /// Waits for so long at most.
+    pub(crate) fn until(within: Duration) -> Pause {
+        Pause {
+            deadline: Instant::now() + within,
+            next: Duration::from_micros(50),
+        }
+    }
+
+    /// Sleeps, and returns whether to look again; `false` at once when the time is up.
+    pub(crate) fn again(&mut self) -> bool {
+        if Instant::now() >= self.deadline {
+            return false;
+        }
+        std::thread::sleep(self.next);
+        self.next = (self.next * 2).min(Duration::from_millis(20));
+        true
+    }
+}
 
 /// A file's whole content. Control files are small; the buffer grows for the few that list processes.
 pub(crate) fn read(file: &Path) -> Result<String> {

@@ -13,6 +13,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::controller::Controller;
+use crate::error::Result;
 
 /// The cgroup that we move processes into to free the inner cgroup they were in (see [`UnifiedBase::may_vacate`]).
 pub(crate) const LEAF: &str = "coracle-self";
@@ -180,6 +181,8 @@ impl Own {
 
 /// What the decision asks the file system.
 pub(crate) trait Facts {
+    /// The cgroups of this process; asked for only where the roots of the hierarchies are closed (0.1 ms).
+    fn own(&self) -> Result<&Own>;
     /// Whether cgroups can be made in this directory, and processes put there, by us.
     fn manageable(&self, directory: &Path) -> bool;
     /// Whether systemd marked the cgroup as delegated.
@@ -227,7 +230,10 @@ const SYSTEMD_SCOPE: &str =
     "ask systemd for a cgroup of your own: systemd-run --user --scope -p Delegate=yes COMMAND";
 
 /// Decides where cgroups are made.
-pub(crate) fn decide(mounts: &Mounts, own: &Own, facts: &dyn Facts) -> Decision {
+///
+/// # Errors
+/// What [`Facts::own`] says.
+pub(crate) fn decide(mounts: &Mounts, facts: &dyn Facts) -> Result<Decision> {
     let mut decision = Decision {
         layout: Layout::V2,
         unified: None,
@@ -236,12 +242,17 @@ pub(crate) fn decide(mounts: &Mounts, own: &Own, facts: &dyn Facts) -> Decision 
     };
     let mut refusal = None;
     if let Some(mount) = best(mounts.0.iter().filter(|mount| mount.legacy.is_none())) {
-        match unified_base(mount, own.unified.as_deref(), facts) {
+        match unified_base(mount, facts)? {
             Ok(base) => decision.unified = Some(base),
             Err(reason) => refusal = Some(reason),
         }
     }
-    for (names, path) in &own.legacy {
+    for mount in mounts.0.iter().filter(|mount| mount.legacy.is_some()) {
+        // The same hierarchy may be mounted at several places, with the same names each time.
+        if best(mounts.0.iter().filter(|other| other.legacy == mount.legacy)) != Some(mount) {
+            continue;
+        }
+        let names = mount.legacy.as_deref().unwrap_or_default();
         let controllers: Vec<Controller> = names
             .iter()
             .filter_map(|name| Controller::from_legacy_name(name))
@@ -249,22 +260,17 @@ pub(crate) fn decide(mounts: &Mounts, own: &Own, facts: &dyn Facts) -> Decision 
         if controllers.is_empty() {
             continue;
         }
-        let here = |mount: &&Mount| {
-            mount
-                .legacy
-                .as_ref()
-                .is_some_and(|options| names.iter().all(|n| options.contains(n)))
+        let base = match facts.manageable(&mount.mount_point) {
+            true => Some(mount.mount_point.clone()),
+            false => {
+                let same =
+                    |(own, _): &&(Vec<String>, String)| own.iter().all(|name| names.contains(name));
+                let own = facts.own()?.legacy.iter().find(same);
+                own.and_then(|(_, path)| directory_of(mount, path))
+                    .filter(|own| facts.manageable(own))
+            }
         };
-        let Some(mount) = best(mounts.0.iter().filter(here)) else {
-            continue;
-        };
-        let own_directory = directory_of(mount, path);
-        let candidates = [Some(mount.mount_point.clone()), own_directory];
-        match candidates
-            .into_iter()
-            .flatten()
-            .find(|directory| facts.manageable(directory))
-        {
+        match base {
             Some(base) => decision.legacy.push(LegacyBase {
                 controllers,
                 mount_point: mount.mount_point.clone(),
@@ -298,7 +304,7 @@ pub(crate) fn decide(mounts: &Mounts, own: &Own, facts: &dyn Facts) -> Decision 
             }
         }
     };
-    decision
+    Ok(decision)
 }
 
 /// A mount of the hierarchy's root is better than one of a part of it.
@@ -327,11 +333,11 @@ pub(crate) fn directory_under(mount_point: &Path, root: &str, path: &str) -> Opt
     Some(mount_point.join(below))
 }
 
+/// The base in the v2 hierarchy, or why there is none and what to do.
 fn unified_base(
     mount: &Mount,
-    own: Option<&str>,
     facts: &dyn Facts,
-) -> Result<UnifiedBase, (String, String)> {
+) -> Result<std::result::Result<UnifiedBase, (String, String)>> {
     let found = |base: &Path, may_vacate| UnifiedBase {
         mount_point: mount.mount_point.clone(),
         base: base.to_owned(),
@@ -341,8 +347,9 @@ fn unified_base(
     let top = mount.mount_point.as_path();
     let is_root = facts.is_hierarchy_root(top);
     if is_root && facts.manageable(top) {
-        return Ok(found(top, false));
+        return Ok(Ok(found(top, false)));
     }
+    let own = facts.own()?.unified.as_deref();
     let own_directory = own
         .and_then(|path| directory_of(mount, path))
         .map(|directory| {
@@ -375,17 +382,17 @@ fn unified_base(
                     "this process is in {}, a unit of the systemd user manager that was not delegated",
                     own_directory.display()
                 );
-                return Err((reason, SYSTEMD_SCOPE.into()));
+                return Ok(Err((reason, SYSTEMD_SCOPE.into())));
             }
             if facts.manageable(marked) {
-                return Ok(found(marked, true));
+                return Ok(Ok(found(marked, true)));
             }
         }
     }
     if !is_root && facts.manageable(top) {
-        return Ok(found(top, true));
+        return Ok(Ok(found(top, true)));
     }
-    match own_directory {
+    Ok(match own_directory {
         Some(directory) if facts.manageable(&directory) && !(is_root && directory == top) => {
             Ok(found(&directory, false))
         }
@@ -403,7 +410,7 @@ fn unified_base(
             ),
             remedy(),
         )),
-    }
+    })
 }
 
 #[cfg(test)]

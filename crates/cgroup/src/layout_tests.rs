@@ -8,6 +8,7 @@ struct Host {
     manageable: &'static [&'static str],
     delegated: &'static [&'static str],
     roots: &'static [&'static str],
+    own: Own,
 }
 
 fn matches(list: &[&str], directory: &Path) -> bool {
@@ -18,6 +19,9 @@ fn matches(list: &[&str], directory: &Path) -> bool {
 }
 
 impl Facts for Host {
+    fn own(&self) -> Result<&Own> {
+        Ok(&self.own)
+    }
     fn manageable(&self, directory: &Path) -> bool {
         matches(self.manageable, directory)
     }
@@ -69,7 +73,11 @@ const HYBRID_OWN: &str = "\
 ";
 
 fn decide_on(mountinfo: &str, own: &str, host: Host) -> Decision {
-    decide(&Mounts::parse(mountinfo), &Own::parse(own), &host)
+    let host = Host {
+        own: Own::parse(own),
+        ..host
+    };
+    decide(&Mounts::parse(mountinfo), &host).unwrap()
 }
 
 fn base(decision: &Decision, controller: Controller) -> Option<&Path> {
@@ -222,6 +230,7 @@ fn delegated_scope_of_a_user_is_used() {
             "/sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service",
         ],
         roots: &["/sys/fs/cgroup"],
+        ..Host::default()
     };
     let unified = decide_on(V2, own, host()).unified.unwrap();
     assert_eq!(
@@ -241,6 +250,7 @@ fn undelegated_unit_of_a_user_is_refused_with_the_way_out() {
         manageable: &["/sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service*"],
         delegated: &["/sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service"],
         roots: &["/sys/fs/cgroup"],
+        ..Host::default()
     };
     let own = "0::/user.slice/user-1000.slice/user@1000.service/app.slice/term.scope\n";
     let Layout::Unavailable { reason, remedy } = decide_on(V2, own, host).layout else {

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::cgroup::Cgroup;
-use crate::control;
+use crate::control::{self, Pause};
 use crate::controller::Controller;
 use crate::error::{Error, Result};
 
@@ -156,8 +156,7 @@ impl Cgroup {
         let Some(path) = self.directories().next() else {
             return Ok(());
         };
-        let deadline = Instant::now() + within;
-        let mut pause = Duration::from_micros(100);
+        let mut pause = Pause::until(within);
         loop {
             let freezer = self.freezer("killing").ok();
             if let Some(Freezer::Legacy(path)) = &freezer {
@@ -174,15 +173,13 @@ impl Cgroup {
             if self.processes()?.is_empty() {
                 return Ok(());
             }
-            if Instant::now() >= deadline {
+            if !pause.again() {
                 return Err(Error::Timeout {
                     action: "killing",
                     path: path.to_owned(),
                     waited: within,
                 });
             }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(20));
         }
     }
 
@@ -328,7 +325,7 @@ fn freeze_legacy(path: &Path) -> Result<()> {
     let mut round = 0u32;
     wait_until(path, "freezing", FREEZE_WITHIN, || {
         round += 1;
-        if round % 50 == 0 {
+        if round.is_multiple_of(50) {
             control::write(&file, "THAWED")?;
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -343,18 +340,15 @@ fn wait_until(
     within: Duration,
     mut done: impl FnMut() -> Result<bool>,
 ) -> Result<()> {
-    let deadline = Instant::now() + within;
-    let mut pause = Duration::from_micros(50);
+    let mut pause = Pause::until(within);
     while !done()? {
-        if Instant::now() >= deadline {
+        if !pause.again() {
             return Err(Error::Timeout {
                 action,
                 path: path.to_owned(),
                 waited: within,
             });
         }
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(10));
     }
     Ok(())
 }

@@ -3,9 +3,10 @@
 //! The prefix directory is shared by all commands, which run at the same time: it is made when a child needs it, and
 //! creation starts again when [`Manager::prune`] of another command took it away in between. Creating is all or nothing.
 
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::Mode;
 use rustix::io::Errno;
@@ -33,16 +34,30 @@ pub struct Manager {
 struct Inner {
     prefix: String,
     decision: Decision,
-    /// What `base` of the v2 hierarchy can hand down.
-    unified_controllers: Vec<Controller>,
+    /// What `base` of the v2 hierarchy can hand down, once it was needed.
+    unified_controllers: OnceLock<Vec<Controller>>,
 }
 
 /// The facts of this host.
-struct Host;
+#[derive(Default)]
+struct Host {
+    own: OnceCell<Own>,
+}
 
 impl Facts for Host {
+    fn own(&self) -> Result<&Own> {
+        if let Some(own) = self.own.get() {
+            return Ok(own);
+        }
+        let own = Own::parse(&control::read(Path::new("/proc/self/cgroup"))?);
+        Ok(self.own.get_or_init(|| own))
+    }
+
     fn manageable(&self, directory: &Path) -> bool {
-        control::writable(directory) && control::writable(&directory.join("cgroup.procs"))
+        // The directory too: systemd delegates a cgroup's directory and its files one by one.
+        control::writable(directory)
+            && (rustix::process::geteuid().is_root()
+                || control::writable(&directory.join("cgroup.procs")))
     }
 
     fn delegated(&self, directory: &Path) -> bool {
@@ -77,20 +92,14 @@ impl Manager {
             });
         }
         let mounts = Mounts::parse(&control::read(Path::new("/proc/self/mountinfo"))?);
-        let own = Own::parse(&control::read(Path::new("/proc/self/cgroup"))?);
-        let decision = layout::decide(&mounts, &own, &Host);
-        let unified_controllers = match &decision.unified {
-            Some(unified) => {
-                unified_controllers(&control::read(&unified.base.join("cgroup.controllers"))?)
-            }
-            None => Vec::new(),
+        let decision = layout::decide(&mounts, &Host::default())?;
+        let inner = Inner {
+            prefix: prefix.to_owned(),
+            decision,
+            unified_controllers: OnceLock::new(),
         };
         Ok(Manager {
-            inner: Arc::new(Inner {
-                prefix: prefix.to_owned(),
-                decision,
-                unified_controllers,
-            }),
+            inner: Arc::new(inner),
         })
     }
 
@@ -144,14 +153,14 @@ impl Manager {
         let mut cgroup = Cgroup::new(self.clone(), path.clone(), Vec::new());
         match self.fill(&mut cgroup, &required, limits, devices) {
             Ok(()) => Ok(cgroup),
-            Err(error) => {
-                let mut errors = vec![error];
-                // Only what was made here: another cgroup of this name may be why it failed.
-                errors.extend(cgroup.remove_those(&cgroup.directories).err());
-                Err(all(errors)
-                    .err()
-                    .expect("there is at least the first error"))
-            }
+            // Only what was made here goes: another cgroup of this name may be why it failed.
+            Err(error) => Err(match cgroup.remove_those(&cgroup.directories) {
+                Ok(()) => error,
+                Err(besides) => Error::Several {
+                    first: Box::new(error),
+                    others: vec![besides],
+                },
+            }),
         }
     }
 
@@ -317,8 +326,20 @@ impl Manager {
             controller,
             Controller::Devices | Controller::Freezer | Controller::CpuAccounting
         );
-        (built_in || self.inner.unified_controllers.contains(&controller))
-            .then_some(Version::Unified)
+        (built_in || self.unified_controllers().contains(&controller)).then_some(Version::Unified)
+    }
+
+    /// What the v2 hierarchy can give us. A list that cannot be read gives us nothing, and is named where that matters.
+    fn unified_controllers(&self) -> &[Controller] {
+        self.inner.unified_controllers.get_or_init(|| {
+            let unified = self.inner.decision.unified.as_ref();
+            let content =
+                unified.map(|unified| control::read(&unified.base.join("cgroup.controllers")));
+            content
+                .and_then(Result::ok)
+                .map(|content| unified_controllers(&content))
+                .unwrap_or_default()
+        })
     }
 
     /// Why a controller is not to be had, and what to do.
@@ -341,8 +362,7 @@ impl Manager {
             )
         } else if let (Some(unified), Some(name)) = (&decision.unified, controller.unified_name()) {
             let names: Vec<_> = self
-                .inner
-                .unified_controllers
+                .unified_controllers()
                 .iter()
                 .filter_map(|controller| controller.unified_name())
                 .collect();
@@ -430,13 +450,17 @@ impl Manager {
         else {
             return Ok(());
         };
-        directory.controllers = directory.unified_controllers()?;
-        let missing: Vec<Controller> = needed
+        // On a hybrid host nothing is wanted of v2 as a rule, and nothing is read.
+        let mut missing: Vec<Controller> = needed
             .iter()
             .copied()
-            .filter(|c| self.place(*c) == Some(Version::Unified) && c.unified_name().is_some())
-            .filter(|c| !directory.controllers.contains(c))
+            .filter(|c| c.unified_name().is_some() && self.place(*c) == Some(Version::Unified))
             .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        directory.controllers = directory.unified_controllers()?;
+        missing.retain(|controller| !directory.controllers.contains(controller));
         if missing.is_empty() {
             return Ok(());
         }

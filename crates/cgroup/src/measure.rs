@@ -119,7 +119,9 @@ impl Cgroup {
                 inactive_file: of("total_inactive_file"),
                 active_file: of("total_active_file"),
                 oom_kills: self.oom_kills()?,
-                limit_hits: number(path, "memory.failcnt")?,
+                // With a total equal to the memory limit, it is the total that is hit.
+                limit_hits: number(path, "memory.failcnt")?
+                    + number_opt(path, "memory.memsw.failcnt")?.unwrap_or(0),
             },
             Version::Unified => {
                 let events = control::read(&path.join("memory.events"))?;

@@ -297,13 +297,11 @@ pub(crate) fn settings(limits: &Limits, files: &dyn Files) -> Result<Vec<Setting
             .map_or_else(|| "max".to_owned(), |pids| pids.to_string());
         list.push(Setting::new(Controller::Pids, "pids", "pids.max", max));
     }
-    match version(Controller::BlockIo)? {
-        Some(version) => block_io(limits, version, files, &mut list)?,
-        None => {}
+    if let Some(version) = version(Controller::BlockIo)? {
+        block_io(limits, version, files, &mut list)?;
     }
-    match version(Controller::HugeTlb)? {
-        Some(version) => hugepages(limits, version, files, &mut list)?,
-        None => {}
+    if let Some(version) = version(Controller::HugeTlb)? {
+        hugepages(limits, version, files, &mut list)?;
     }
     if version(Controller::Rdma)?.is_some() {
         for (device, limit) in &limits.rdma {

@@ -40,7 +40,8 @@ pub struct MemoryUsage {
     pub active_file: u64,
     /// Processes killed because the limit was reached.
     pub oom_kills: u64,
-    /// How often the limit was hit (v1 `failcnt`, v2 `memory.events` max).
+    /// How often the limit was hit (v1 `failcnt`, v2 `memory.events` max). Recent kernels (6.18) leave v1's count of
+    /// hits of the total with swap at 0.
     pub limit_hits: u64,
 }
 
