@@ -1,0 +1,509 @@
+//! The store's directory: opening, blobs, layers (docs/format/store.md).
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use coracle_oci::{Digest, Hasher};
+use serde::{Deserialize, Serialize};
+
+use crate::temporary::{Lock, Mode, Temporary, remove_tree, sync_directory, touch};
+use crate::{Driver, Durability, Error, Layer, Options, Result, directory, erofs};
+
+const VERSION: u32 = 1;
+const COPY: usize = 256 << 10;
+
+/// store.json.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Format {
+    version: u32,
+    compatible: u64,
+    read_only_compatible: u64,
+    incompatible: u64,
+}
+
+/// A store. Cheap to clone; any number of threads and processes may use one directory.
+#[derive(Debug, Clone)]
+pub struct Store(pub(crate) Arc<Inner>);
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) root: PathBuf,
+    pub(crate) options: Options,
+    /// What the probe found; `Err` is the reason why layers are directories.
+    driver: OnceLock<std::result::Result<(), String>>,
+}
+
+/// What was stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    /// Its address.
+    pub digest: Digest,
+    /// Its bytes.
+    pub size: u64,
+}
+
+impl Store {
+    /// Opens the store in this directory, which is made if it is not there, and sweeps what dead processes left.
+    pub fn open(root: &Path, options: &Options) -> Result<Store> {
+        let store = Store(Arc::new(Inner {
+            root: root.to_owned(),
+            options: *options,
+            driver: OnceLock::new(),
+        }));
+        if !store.check_format()? {
+            store.create()?;
+        }
+        store.sweep()?;
+        if options.driver == Driver::Erofs
+            && let Err(reason) = store.mountable()
+        {
+            return Err(Error::ErofsUnavailable {
+                reason: reason.clone(),
+            });
+        }
+        Ok(store)
+    }
+
+    /// The store's directory.
+    pub fn root(&self) -> &Path {
+        &self.0.root
+    }
+
+    /// The form that new layers get: [`Driver::Erofs`] or [`Driver::Directory`]. Probes at the first call.
+    pub fn driver(&self) -> Driver {
+        match self.0.options.driver {
+            Driver::Auto if self.mountable().is_ok() => Driver::Erofs,
+            Driver::Auto => Driver::Directory,
+            chosen => chosen,
+        }
+    }
+
+    /// Why layers cannot be single files on this host; `None` if they can.
+    pub fn driver_reason(&self) -> Option<&str> {
+        self.mountable().as_ref().err().map(String::as_str)
+    }
+
+    /// Stores content under its digest. With `expected`, content that is another is refused and nothing stays.
+    pub fn put_blob(&self, reader: impl Read, expected: Option<&Digest>) -> Result<Stored> {
+        self.put(reader, expected, None)
+    }
+
+    /// As [`Store::put_blob`], for content whose size is known: reading stops where it is exceeded.
+    pub fn put_blob_sized(
+        &self,
+        reader: impl Read,
+        expected: &Digest,
+        size: u64,
+    ) -> Result<Stored> {
+        self.put(reader, Some(expected), Some(size))
+    }
+
+    /// A blob, opened for reading.
+    pub fn blob(&self, digest: &Digest) -> Result<File> {
+        let path = self.blob_path(digest);
+        File::open(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Error::Missing {
+                what: "blob",
+                digest: *digest,
+            },
+            _ => Error::io("open", &path)(error),
+        })
+    }
+
+    /// A blob's size, or `None` if it is not here.
+    pub fn blob_size(&self, digest: &Digest) -> Result<Option<u64>> {
+        let path = self.blob_path(digest);
+        match fs::symlink_metadata(&path) {
+            Ok(metadata) => Ok(Some(metadata.len())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io("inspect", &path)(error)),
+        }
+    }
+
+    /// Is this blob here? One that cannot be seen is not.
+    pub fn has_blob(&self, digest: &Digest) -> bool {
+        self.blob_path(digest).exists()
+    }
+
+    /// Removes a blob at once, in use or not. False if it was not here.
+    pub fn remove_blob(&self, digest: &Digest) -> Result<bool> {
+        let path = self.blob_path(digest);
+        match fs::remove_file(&path) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::io("remove", &path)(error)),
+        }
+    }
+
+    /// All blobs, in no order.
+    pub fn blobs(&self) -> Result<Vec<Digest>> {
+        let names = names(&self.blobs_directory())?;
+        Ok(names
+            .iter()
+            .filter_map(|name| Digest::from_hex(name).ok())
+            .collect())
+    }
+
+    /// Makes a layer of an uncompressed archive (see [`crate::decompress`]), whatever follows its end included.
+    ///
+    /// With `expected`, a layer that is here already is returned without reading the archive; two callers with the same
+    /// `expected` take turns, so that the second finds the work done. The archive is read on a thread of its own.
+    pub fn ingest_layer(
+        &self,
+        archive: impl Read + Send,
+        expected: Option<&Digest>,
+    ) -> Result<Layer> {
+        let _shared = self.lock(Mode::Shared)?;
+        let _turn = match expected {
+            Some(diff_id) => {
+                let turn = Lock::take(
+                    &self.0.root.join("locks").join(diff_id.hex()),
+                    Mode::Exclusive,
+                )?;
+                if let Some(layer) = self.layer(diff_id)? {
+                    touch(&self.layer_path(&layer))?;
+                    return Ok(layer);
+                }
+                Some(turn)
+            }
+            None => None,
+        };
+        let Options {
+            ownership,
+            durability,
+            ref limits,
+            ..
+        } = self.0.options;
+        let (temporary, diff_id, suffix) = if self.driver() == Driver::Erofs {
+            let (temporary, file) = Temporary::file(&self.temporary())?;
+            let header = erofs::ingest(archive, &file, temporary.path(), limits, durability)?;
+            (temporary, header.diff_id, "erofs")
+        } else {
+            let temporary = Temporary::directory(&self.temporary())?;
+            let description =
+                directory::ingest(archive, temporary.path(), limits, ownership, durability)?;
+            (temporary, description.diff_id, "dir")
+        };
+        if let Some(expected) = expected
+            && *expected != diff_id
+        {
+            return Err(Error::DigestMismatch {
+                what: "layer",
+                expected: *expected,
+                actual: diff_id,
+            });
+        }
+        let path = self
+            .layers_directory()
+            .join(format!("{}.{suffix}", diff_id.hex()));
+        if !temporary.publish(&path, durability)? {
+            touch(&path)?;
+        }
+        self.layer(&diff_id)?.ok_or(Error::Missing {
+            what: "layer",
+            digest: diff_id,
+        })
+    }
+
+    /// A layer, or `None` if it is not here.
+    pub fn layer(&self, diff_id: &Digest) -> Result<Option<Layer>> {
+        for path in self.layer_candidates(diff_id) {
+            let erofs = path
+                .extension()
+                .is_some_and(|extension| extension == "erofs");
+            match fs::symlink_metadata(&path) {
+                Ok(_) if erofs => return Layer::from_file(&path).map(Some),
+                Ok(_) => return Layer::from_directory(&path).map(Some),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(Error::io("inspect", &path)(error)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Is this layer here? Cheaper than [`Store::layer`]: nothing is read.
+    pub fn has_layer(&self, diff_id: &Digest) -> bool {
+        self.layer_candidates(diff_id)
+            .iter()
+            .any(|path| path.exists())
+    }
+
+    /// All layers, in no order.
+    pub fn layers(&self) -> Result<Vec<Digest>> {
+        let mut digests: Vec<Digest> = names(&self.layers_directory())?
+            .iter()
+            .filter_map(|name| {
+                Digest::from_hex(name.strip_suffix(".erofs").or(name.strip_suffix(".dir"))?).ok()
+            })
+            .collect();
+        digests.sort();
+        digests.dedup();
+        Ok(digests)
+    }
+
+    /// Removes a layer at once, in all its forms, in use or not. False if it was not here.
+    pub fn remove_layer(&self, diff_id: &Digest) -> Result<bool> {
+        let _shared = self.lock(Mode::Shared)?;
+        let mut any = false;
+        for suffix in ["erofs", "dir"] {
+            any |= self.discard(
+                &self
+                    .layers_directory()
+                    .join(format!("{}.{suffix}", diff_id.hex())),
+            )?;
+        }
+        Ok(any)
+    }
+
+    /// Where a layer is looked for, the store's own form first.
+    ///
+    /// A layer file is skipped where it could not be mounted.
+    fn layer_candidates(&self, diff_id: &Digest) -> Vec<PathBuf> {
+        let path = |suffix| {
+            self.layers_directory()
+                .join(format!("{}.{suffix}", diff_id.hex()))
+        };
+        let (file, directory) = (path("erofs"), path("dir"));
+        match self.driver() {
+            Driver::Directory if self.driver_reason().is_some() => vec![directory],
+            Driver::Directory => vec![directory, file],
+            Driver::Auto | Driver::Erofs => vec![file, directory],
+        }
+    }
+
+    fn put(
+        &self,
+        mut reader: impl Read,
+        expected: Option<&Digest>,
+        size: Option<u64>,
+    ) -> Result<Stored> {
+        let _shared = self.lock(Mode::Shared)?;
+        let (temporary, mut file) = Temporary::file(&self.temporary())?;
+        let mut hasher = Hasher::new();
+        let mut buffer = vec![0; COPY];
+        let mut actual = 0u64;
+        loop {
+            let length = match reader.read(&mut buffer) {
+                Ok(length) => length,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(source) => {
+                    return Err(Error::Read {
+                        what: "blob",
+                        source,
+                    });
+                }
+            };
+            actual += length as u64;
+            let wrong = size.filter(|size| actual > *size || (length == 0 && actual != *size));
+            if let Some(expected) = wrong {
+                return Err(Error::SizeMismatch {
+                    what: "blob",
+                    expected,
+                    actual,
+                });
+            }
+            if length == 0 {
+                break;
+            }
+            hasher.update(&buffer[..length]);
+            file.write_all(&buffer[..length])
+                .map_err(Error::io("write", temporary.path()))?;
+        }
+        let digest = hasher.finish();
+        if let Some(expected) = expected
+            && *expected != digest
+        {
+            return Err(Error::DigestMismatch {
+                what: "blob",
+                expected: *expected,
+                actual: digest,
+            });
+        }
+        file.set_permissions(fs::Permissions::from_mode(0o444))
+            .map_err(Error::io("protect", temporary.path()))?;
+        if self.0.options.durability == Durability::Synced {
+            file.sync_data()
+                .map_err(Error::io("sync", temporary.path()))?;
+        }
+        let path = self.blob_path(&digest);
+        if !temporary.publish(&path, self.0.options.durability)? {
+            touch(&path)?;
+        }
+        Ok(Stored {
+            digest,
+            size: actual,
+        })
+    }
+
+    /// Takes a blob or layer out of sight at once, then removes it. Who calls holds the lock.
+    pub(crate) fn discard(&self, path: &Path) -> Result<bool> {
+        let temporary = Temporary::name(&self.temporary())?;
+        match fs::rename(path, temporary.path()) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(Error::io("remove", path)(error)),
+        }
+        remove_tree(temporary.path()).map_err(Error::io("remove", temporary.path()))?;
+        Ok(true)
+    }
+
+    pub(crate) fn lock(&self, mode: Mode) -> Result<Lock> {
+        Lock::take(&self.0.root.join("lock"), mode)
+    }
+
+    pub(crate) fn temporary(&self) -> PathBuf {
+        self.0.root.join("tmp")
+    }
+
+    pub(crate) fn blobs_directory(&self) -> PathBuf {
+        self.0.root.join("blobs/sha256")
+    }
+
+    pub(crate) fn layers_directory(&self) -> PathBuf {
+        self.0.root.join("layers")
+    }
+
+    pub(crate) fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.blobs_directory().join(digest.hex())
+    }
+
+    fn layer_path(&self, layer: &Layer) -> PathBuf {
+        match &layer.form {
+            crate::LayerForm::Erofs(path) => path.clone(),
+            crate::LayerForm::Directory(root) => root.parent().unwrap_or(root).to_owned(),
+        }
+    }
+
+    /// A probe that cannot be made is a reason too: storing a layer will fail on the same thing, and say so.
+    fn mountable(&self) -> &std::result::Result<(), String> {
+        self.0.driver.get_or_init(|| {
+            erofs::probe::probe(&self.0.root.join("erofs-probe.json"), &self.temporary())
+                .unwrap_or_else(|error| {
+                    let cause = std::error::Error::source(&error)
+                        .map(|source| format!(": {source}"))
+                        .unwrap_or_default();
+                    Err(format!("probing failed: {error}{cause}"))
+                })
+        })
+    }
+
+    /// False if there is no store yet.
+    fn check_format(&self) -> Result<bool> {
+        let path = self.0.root.join("store.json");
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(Error::io("read", &path)(error)),
+        };
+        let format: Format = serde_json::from_slice(&text).map_err(|error| Error::Damaged {
+            path: path.clone(),
+            reason: format!("it cannot be understood: {error}"),
+        })?;
+        let refuse = |reason: &str| Error::Format {
+            path: self.0.root.clone(),
+            found: format.version,
+            reason: reason.to_owned(),
+        };
+        if format.version != VERSION {
+            return Err(refuse("its version is another"));
+        }
+        if format.incompatible != 0 || format.read_only_compatible != 0 {
+            return Err(refuse("it uses features of a later version"));
+        }
+        Ok(true)
+    }
+
+    fn create(&self) -> Result<()> {
+        let root = &self.0.root;
+        let make = |path: PathBuf, mode| {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(mode)
+                .create(&path)
+                .map_err(Error::io("create", path))
+        };
+        // Containers' user namespaces must get through to a directory layer; listing is for the owner.
+        make(root.clone(), 0o711)?;
+        make(self.blobs_directory(), 0o700)?;
+        make(self.layers_directory(), 0o711)?;
+        make(root.join("locks"), 0o700)?;
+        make(self.temporary(), 0o700)?;
+        // Alone, so that two first openings do not both write.
+        let _alone = self.lock(Mode::Exclusive)?;
+        if self.check_format()? {
+            return Ok(());
+        }
+        let (temporary, mut file) = Temporary::file(&self.temporary())?;
+        let format = Format {
+            version: VERSION,
+            compatible: 0,
+            read_only_compatible: 0,
+            incompatible: 0,
+        };
+        let path = root.join("store.json");
+        let text = serde_json::to_vec(&format)
+            .map_err(|error| Error::io("write", &path)(io::Error::from(error)))?;
+        file.write_all(&text)
+            .and_then(|()| file.sync_data())
+            .map_err(Error::io("write", temporary.path()))?;
+        temporary.publish(&path, self.0.options.durability)?;
+        if self.0.options.durability == Durability::Synced {
+            sync_directory(root)?;
+        }
+        Ok(())
+    }
+
+    /// Removes leftovers, if nobody is storing anything: then nothing in `tmp/` has an owner.
+    fn sweep(&self) -> Result<()> {
+        if names(&self.temporary())?.is_empty() {
+            return Ok(());
+        }
+        if let Some(_alone) = Lock::try_exclusive(&self.0.root.join("lock"))? {
+            self.sweep_alone()?;
+        }
+        Ok(())
+    }
+
+    /// As [`Store::sweep`], by who holds the lock alone. How many names and bytes went.
+    pub(crate) fn sweep_alone(&self) -> Result<(u64, u64)> {
+        let (mut count, mut bytes) = (0, 0);
+        for name in names(&self.temporary())? {
+            let path = self.temporary().join(name);
+            bytes += disk_usage(&path);
+            remove_tree(&path).map_err(Error::io("remove", &path))?;
+            count += 1;
+        }
+        Ok((count, bytes))
+    }
+}
+
+/// The names in a directory.
+pub(crate) fn names(path: &Path) -> Result<Vec<String>> {
+    let read = |path: &Path| -> io::Result<Vec<String>> {
+        fs::read_dir(path)?
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect()
+    };
+    read(path).map_err(Error::io("list", path))
+}
+
+/// Bytes on disk of a file or tree; what cannot be read counts as nothing.
+pub(crate) fn disk_usage(path: &Path) -> u64 {
+    let mut sum = 0;
+    let mut stack = vec![path.to_owned()];
+    while let Some(path) = stack.pop() {
+        let Ok(metadata) = fs::symlink_metadata(&path) else {
+            continue;
+        };
+        sum += metadata.blocks() * 512;
+        if metadata.is_dir()
+            && let Ok(entries) = fs::read_dir(&path)
+        {
+            stack.extend(entries.flatten().map(|entry| entry.path()));
+        }
+    }
+    sum
+}
