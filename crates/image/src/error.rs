@@ -268,9 +268,7 @@ impl Error {
             Error::Choice { .. } => Some("name one of them after a colon, as in oci:DIR:TAG".into()),
             Error::Conflict { can_be_forced: true, .. } => Some("use --force to remove it all the same".into()),
             Error::Conflict { .. } => Some("stop and remove the container first".into()),
-            Error::Damaged { .. } | Error::LayerMissing { .. } => {
-                Some("load the image again; `coracle system check` shows what else is damaged".into())
-            }
+            Error::Damaged { .. } | Error::LayerMissing { .. } => Some("load the image again".into()),
             Error::Store { source, .. } => source.hint(),
             _ => None,
         }

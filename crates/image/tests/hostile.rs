@@ -433,3 +433,48 @@ fn stream_that_breaks_off_leaves_nothing() {
     );
     assert_empty(&images, "stream");
 }
+
+#[test]
+fn load_that_dies_in_the_middle_leaves_no_image() {
+    struct Dying(std::io::Cursor<Vec<u8>>);
+    impl std::io::Read for Dying {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            match self.0.read(buffer)? {
+                0 => panic!("killed here"),
+                got => Ok(got),
+            }
+        }
+    }
+    let whole = tar(&Builder::two_layers().docker());
+    // Through every step: before, between and behind the layers, and before the manifest at the end.
+    for at in (0..whole.len()).step_by(512) {
+        let (_dir, images) = images();
+        let reader = Box::new(Dying(std::io::Cursor::new(whole[..at].to_vec())));
+        let load = || {
+            images
+                .load(
+                    Input::Stream {
+                        reader,
+                        name: "dying",
+                    },
+                    &LoadOptions::default(),
+                )
+                .map(|_| ())
+        };
+        let died = std::panic::catch_unwind(std::panic::AssertUnwindSafe(load)).is_err();
+        assert!(died, "at {at}");
+        assert!(
+            images.list(&Default::default()).expect("a list").is_empty(),
+            "at {at}"
+        );
+        // What it had stored is whole and unnamed, and its locks died with it.
+        assert!(
+            !images
+                .prune(false, &Default::default(), &[])
+                .expect("a pruning")
+                .postponed,
+            "at {at}"
+        );
+        assert_empty(&images, "killed");
+    }
+}

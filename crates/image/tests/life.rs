@@ -6,6 +6,7 @@ use coracle_image::{
     Commit, Config, Error, ImageId, Images, Import, Input, ListFilter, LoadOptions, SaveFormat, Use,
 };
 use coracle_oci::Reference;
+use coracle_store::Driver;
 use support::*;
 
 fn load(images: &Images, builder: &Builder) -> ImageId {
@@ -37,44 +38,57 @@ fn user(image: ImageId, running: bool) -> Use {
 
 #[test]
 fn saved_images_load_with_the_same_ids_and_bytes() {
-    let (_dir, images) = images();
-    let one = load(
-        &images,
-        &Builder::two_layers()
-            .compressed(Compression::Zstd)
-            .tagged(&["a:1", "a:2"]),
-    );
-    let two = load(
-        &images,
-        &Builder::new(vec![layer(&[("x", "y")])]).tagged(&["b:1"]),
-    );
-    for format in [SaveFormat::Docker, SaveFormat::Oci] {
+    for (driver, format) in [
+        (Driver::Auto, SaveFormat::Docker),
+        (Driver::Auto, SaveFormat::Oci),
+        (Driver::Directory, SaveFormat::Docker),
+    ] {
+        let (here, there) = (
+            tempfile::tempdir().expect("a directory"),
+            tempfile::tempdir().expect("a directory"),
+        );
+        let (images, others) = (
+            open_with(here.path(), driver),
+            open_with(there.path(), driver),
+        );
+        let one = load(
+            &images,
+            &Builder::two_layers()
+                .compressed(Compression::Zstd)
+                .tagged(&["a:1", "a:2"]),
+        );
+        let two = load(
+            &images,
+            &Builder::new(vec![layer(&[("x", "y")])]).tagged(&["b:1"]),
+        );
         let save = |from: &Images| {
             let mut out = Vec::new();
-            from.save(&["a".into(), "b:1".into()], format, &mut out)
-                .unwrap_or_else(|error| panic!("{}", chain(&error)));
+            let saved = from.save(&["a".into(), "b:1".into()], format, &mut out);
+            saved.unwrap_or_else(|error| panic!("{}", chain(&error)));
             out
         };
         let archive = save(&images);
-        let (_dir, others) = support::images();
         let reader = Box::new(std::io::Cursor::new(archive.clone()));
-        others
-            .load(
-                Input::Stream {
-                    reader,
-                    name: "saved",
-                },
-                &LoadOptions::default(),
-            )
-            .unwrap_or_else(|error| panic!("{}", chain(&error)));
+        let loaded = others.load(
+            Input::Stream {
+                reader,
+                name: "saved",
+            },
+            &LoadOptions::default(),
+        );
+        loaded.unwrap_or_else(|error| panic!("{}", chain(&error)));
         for (name, id) in [("a:1", one), ("a:2", one), ("b:1", two)] {
             assert_eq!(
                 others.resolve(name).expect("a name").id,
                 id,
-                "{format:?} {name}"
+                "{driver:?} {format:?} {name}"
             );
         }
-        assert_eq!(save(&others), archive, "{format:?}: not deterministic");
+        assert_eq!(
+            save(&others),
+            archive,
+            "{driver:?} {format:?}: not deterministic"
+        );
     }
 }
 

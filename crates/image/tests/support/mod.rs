@@ -12,7 +12,7 @@ use std::path::Path;
 use coracle_image::{Images, Input, LoadOptions, Loaded};
 use coracle_oci::Digest;
 use coracle_store::tar::{Entry, EntryKind, TarWriter};
-use coracle_store::{Durability, Options, Store};
+use coracle_store::{Driver, Durability, Options, Ownership, Store};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -28,8 +28,20 @@ pub fn images() -> (TempDir, Images) {
 }
 
 pub fn open(root: &Path) -> Images {
+    open_with(root, Driver::Auto)
+}
+
+pub fn open_with(root: &Path, driver: Driver) -> Images {
+    // An ordinary user cannot give files to root; that is the store's business and not what is tested here.
+    let ownership = if rustix::process::geteuid().is_root() {
+        Ownership::Exact
+    } else {
+        Ownership::Squash
+    };
     let options = Options {
+        driver,
         durability: Durability::Relaxed,
+        ownership,
         ..Options::default()
     };
     let store = Store::open(root, &options).unwrap_or_else(|error| panic!("{}", chain(&error)));
