@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use coracle_cgroup::{CgroupPath, DeviceRules, Error, Limits, Manager};
 
-const PARTS: [&str; 6] = [
+const PARTS: [&str; 7] = [
+    "recall",
     "open",
     "create",
     "entry",
@@ -34,6 +35,7 @@ fn main() -> Result<(), Error> {
     };
     let devices = DeviceRules::docker_default();
     let first = Manager::open(&prefix)?;
+    let remembered = first.remember();
     println!(
         "{:?}, {rounds} rounds, {} ms idle between",
         first.layout(),
@@ -48,19 +50,31 @@ fn main() -> Result<(), Error> {
         ("limits and devices", &limits, &devices),
     ] {
         let mut times: [Vec<Duration>; PARTS.len()] = Default::default();
-        for _ in 0..rounds {
+        for round in 0..rounds {
             std::thread::sleep(idle);
             let mut at = Instant::now();
             let mut lap = |part: usize| {
                 times[part].push(at.elapsed());
                 at = Instant::now();
             };
-            let manager = Manager::open(&prefix)?;
-            lap(0);
+            // By turns, since either would warm the other up.
+            let manager = match &remembered {
+                Some(remembered) if round % 2 == 0 => {
+                    let manager =
+                        Manager::recall(&prefix, remembered.clone()).expect("nothing changed");
+                    lap(0);
+                    manager
+                }
+                _ => {
+                    let manager = Manager::open(&prefix)?;
+                    lap(1);
+                    manager
+                }
+            };
             let cgroup = manager.create(&path, limits, devices)?;
-            lap(1);
-            let entry = cgroup.entry()?;
             lap(2);
+            let entry = cgroup.entry()?;
+            lap(3);
             // A thread goes in and ends there, with a child as a container's process would.
             std::thread::scope(|scope| {
                 scope.spawn(|| {
@@ -70,20 +84,23 @@ fn main() -> Result<(), Error> {
                     Command::new("/bin/true").status().expect("/bin/true runs");
                 });
             });
-            lap(3);
-            cgroup.usage()?;
             lap(4);
-            cgroup.remove()?;
+            cgroup.usage()?;
             lap(5);
+            cgroup.remove()?;
+            lap(6);
         }
         println!("{name}:");
         for (part, times) in PARTS.iter().zip(&mut times) {
+            if times.is_empty() {
+                continue;
+            }
             times.sort();
             let micros = |index: usize| times[index].as_secs_f64() * 1e6;
             println!(
                 "  {part:16} median {:8.0}  p90 {:8.0}",
-                micros(rounds / 2),
-                micros(rounds * 9 / 10)
+                micros(times.len() / 2),
+                micros(times.len() * 9 / 10)
             );
         }
     }

@@ -12,6 +12,8 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::controller::Controller;
 use crate::error::Result;
 
@@ -19,7 +21,7 @@ use crate::error::Result;
 pub(crate) const LEAF: &str = "coracle-self";
 
 /// Which versions of cgroups can be used here.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Layout {
     /// v2 only.
     V2,
@@ -192,7 +194,7 @@ pub(crate) trait Facts {
 }
 
 /// The v2 hierarchy and our place in it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct UnifiedBase {
     /// Where it is mounted.
     pub mount_point: PathBuf,
@@ -205,7 +207,7 @@ pub(crate) struct UnifiedBase {
 }
 
 /// A v1 hierarchy and our place in it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LegacyBase {
     /// Its controllers.
     pub controllers: Vec<Controller>,
@@ -216,7 +218,7 @@ pub(crate) struct LegacyBase {
 }
 
 /// The outcome.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Decision {
     pub layout: Layout,
     pub unified: Option<UnifiedBase>,

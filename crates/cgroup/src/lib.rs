@@ -29,6 +29,7 @@ mod limits;
 mod manager;
 mod measure;
 mod path;
+mod remember;
 mod settings;
 mod usage;
 
@@ -43,4 +44,5 @@ pub use limits::{
 };
 pub use manager::Manager;
 pub use path::CgroupPath;
+pub use remember::Remembered;
 pub use usage::{CpuUsage, DeviceIo, MemoryUsage, PidsUsage, Usage};

@@ -93,14 +93,26 @@ impl Manager {
         }
         let mounts = Mounts::parse(&control::read(Path::new("/proc/self/mountinfo"))?);
         let decision = layout::decide(&mounts, &Host::default())?;
+        Ok(Manager::from_decision(prefix, decision))
+    }
+
+    pub(crate) fn from_decision(prefix: &str, decision: Decision) -> Manager {
         let inner = Inner {
             prefix: prefix.to_owned(),
             decision,
             unified_controllers: OnceLock::new(),
         };
-        Ok(Manager {
+        Manager {
             inner: Arc::new(inner),
-        })
+        }
+    }
+
+    pub(crate) fn decision(&self) -> &Decision {
+        &self.inner.decision
+    }
+
+    pub(crate) fn prefix(&self) -> &str {
+        &self.inner.prefix
     }
 
     /// Which versions are used here.
