@@ -283,16 +283,28 @@ fn documents_beyond_the_limit_are_refused() {
         });
         nodes
     };
-    refused(
-        &huge("index.json", &builder.oci()),
-        true,
-        &["index.json", "at most"],
-    );
-    refused(
-        &huge("manifest.json", &builder.docker()),
-        false,
-        &["manifest.json", "at most"],
-    );
+    // Not by every way: compressing and hashing it again and again is most of a debug build's time.
+    for (name, nodes) in [
+        ("index.json", builder.oci()),
+        ("manifest.json", builder.docker()),
+    ] {
+        let (dir, images) = images();
+        let data = tar(&huge(name, &nodes));
+        let path = dir.path().join("i.tar");
+        std::fs::write(&path, &data).expect("a file");
+        let options = LoadOptions::default();
+        let reader = Box::new(std::io::Cursor::new(data));
+        let from_file = images.load(Input::Path(&path), &options);
+        let from_stream = images.load(Input::Stream { reader, name: "s" }, &options);
+        for result in [from_file, from_stream] {
+            let error = result.map(|_| ()).expect_err("a huge document");
+            assert!(
+                matches!(&error, Error::TooLarge { document, .. } if document == name),
+                "{error}"
+            );
+        }
+        assert_empty(&images, name);
+    }
     let deep = "[".repeat(100_000);
     let mut nodes = builder.docker();
     alter(&mut nodes, "manifest.json", |data| {

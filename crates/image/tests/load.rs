@@ -280,3 +280,41 @@ fn loads_and_removals_at_once_never_leave_half_an_image() {
         .expect("a last load");
     assert_eq!(content(&images, "test/image:one"), builder.layers);
 }
+
+#[test]
+fn stream_of_known_layers_is_still_verified() {
+    let builder = Builder::two_layers();
+    let (_dir, images) = images();
+    let load = |nodes: &Nodes| {
+        let reader = Box::new(std::io::Cursor::new(tar(nodes)));
+        images.load(
+            Input::Stream {
+                reader,
+                name: "again",
+            },
+            &LoadOptions::default(),
+        )
+    };
+    let nodes = builder.hybrid();
+    for _ in 0..2 {
+        assert_eq!(
+            load(&nodes).unwrap_or_else(|error| panic!("{}", chain(&error)))[0]
+                .image
+                .id
+                .to_string(),
+            builder.id()
+        );
+    }
+    let mut lie = nodes.clone();
+    let path = format!("blobs/sha256/{}", Digest::of(&builder.layers[0]).hex());
+    alter(&mut lie, &path, |data| data[600] ^= 1);
+    assert!(
+        load(&lie)
+            .expect_err("a lie")
+            .to_string()
+            .contains("mismatch")
+    );
+    images
+        .resolve(&builder.id())
+        .expect("what was there before is untouched");
+}

@@ -4,6 +4,7 @@
 //! archive goes into the store as a layer at once, unread twice and never on disk but as the layer that it is; small entries that may be
 //! documents are kept in memory; all else passes by. What turns out to belong to no image is freed afterwards.
 
+use std::collections::HashSet;
 use std::io::{self, BufReader, Cursor, Read};
 use std::sync::Arc;
 
@@ -144,30 +145,33 @@ fn ingest_passing(
     origin: &str,
     data: impl Read + Send,
 ) -> Result<(Digest, bool)> {
-    let before: std::collections::HashSet<Digest> = match blob_digest(path) {
-        // A plain layer's blob digest is its diff id; known before it passed means nothing is brought by it.
-        Some(digest)
-            if images
-                .store()
-                .layer(&digest)
-                .map_err(Error::store("look for a layer"))?
-                .is_some() =>
-        {
-            [digest].into()
-        }
-        _ => images
+    let blob = blob_digest(path);
+    let (mut checked, at_end) = Checked::new(data, blob, format!("blob {path}"), origin.to_owned());
+    // A plain layer's blob digest is its diff id: what is there already only has to be what it claims.
+    if let Some(blob) = blob
+        && images
             .store()
-            .layers()
-            .map_err(Error::store("list the layers"))?
-            .into_iter()
-            .collect(),
-    };
-    let (checked, at_end) = Checked::new(
-        data,
-        blob_digest(path),
-        format!("blob {path}"),
-        origin.to_owned(),
-    );
+            .layer(&blob)
+            .map_err(Error::store("look for a layer"))?
+            .is_some()
+    {
+        return match io::copy(&mut checked, &mut io::sink()) {
+            Ok(_) => Ok((blob, false)),
+            Err(source) => Err(source
+                .downcast::<Error>()
+                .unwrap_or_else(|source| Error::Read {
+                    what: path.to_owned(),
+                    origin: origin.to_owned(),
+                    source,
+                })),
+        };
+    }
+    let before: HashSet<Digest> = images
+        .store()
+        .layers()
+        .map_err(Error::store("list the layers"))?
+        .into_iter()
+        .collect();
     let layer = ingest::store_layer(images, checked, &at_end, None, path, origin)?;
     Ok((layer.diff_id, !before.contains(&layer.diff_id)))
 }
