@@ -4,19 +4,17 @@
 //! may have added one (see [`Cgroup::update`]), which is why removal looks in every hierarchy.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use coracle_linux::bpf;
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::Pid;
 
+use crate::confine::{set_devices_legacy, set_devices_unified};
 use crate::control::{self, Pause};
 use crate::controller::Controller;
-use crate::device_program;
 use crate::devices::DeviceRules;
 use crate::error::{Error, Result, all};
 use crate::layout::{self, Layout};
@@ -24,12 +22,10 @@ use crate::limits::Limits;
 use crate::manager::{self, Manager};
 use crate::path::CgroupPath;
 use crate::settings::{self, Files, Setting, Version};
+use crate::yielding::{lower_legacy_memory, lower_unified_memory, write_realtime};
 
 /// How long removal waits for processes that were killed, or that are in the kernel on their way out.
 const REMOVE_WITHIN: Duration = Duration::from_secs(5);
-
-/// How long lowering a memory limit goes on asking for reclaim: dirty pages have to be written to disk first.
-const RECLAIM_WITHIN: Duration = Duration::from_millis(500);
 
 /// One directory of a cgroup.
 #[derive(Debug, Clone)]
@@ -408,165 +404,6 @@ fn go_back(done: Vec<(PathBuf, String)>, failed: Error) -> Error {
         }
     }
     failed
-}
-
-/// Lowers `memory.max` without killing. A write of less than is in use would invoke the OOM killer; `memory.high` makes
-/// the kernel reclaim first, and slows down whoever allocates meanwhile.
-fn lower_unified_memory(path: &Path, setting: &Setting) -> Result<()> {
-    let max = path.join("memory.max");
-    let Ok(wanted) = setting.value.parse::<u64>() else {
-        return control::write(&max, &setting.value);
-    };
-    let current = path.join("memory.current");
-    let used = || crate::usage::parse_number(&current, &control::read(&current)?);
-    if used()? <= wanted {
-        return control::write(&max, &setting.value);
-    }
-    let high = path.join("memory.high");
-    let before = control::read(&high)?;
-    let mut pause = Pause::until(RECLAIM_WITHIN);
-    let outcome = loop {
-        // Each write reclaims anew.
-        let used = control::write(&high, &setting.value).and_then(|()| used());
-        match used {
-            Ok(used) if used <= wanted => break control::write(&max, &setting.value),
-            Ok(_) if pause.again() => {}
-            Ok(used) => {
-                break Err(Error::BelowUse {
-                    limit: setting.limit,
-                    path: path.to_owned(),
-                    wanted,
-                    used,
-                });
-            }
-            Err(error) => break Err(error),
-        }
-    };
-    let restored = control::write(&high, before.trim());
-    all(outcome.err().into_iter().chain(restored.err()).collect())
-}
-
-/// Lowers a v1 memory limit: the kernel reclaims, and answers EBUSY when that was not enough.
-fn lower_legacy_memory(file: &Path, value: &str) -> Result<()> {
-    let mut pause = Pause::until(RECLAIM_WITHIN);
-    loop {
-        match control::write(file, value) {
-            Err(Error::Write {
-                source: Errno::BUSY,
-                ..
-            }) if pause.again() => {}
-            result => return result,
-        }
-    }
-}
-
-/// Writes real-time CPU time; a new v1 cgroup has none to give to its children, so those above are given what their
-/// children need, if the kernel refuses at first.
-fn write_realtime(directory: &Directory, file: &Path, value: &str) -> Result<()> {
-    let first = control::write(file, value);
-    let wanted: i64 = value.parse().unwrap_or_default();
-    if !matches!(
-        first,
-        Err(Error::Write {
-            source: Errno::INVAL,
-            ..
-        })
-    ) || wanted <= 0
-    {
-        return first;
-    }
-    let name = "cpu.rt_runtime_us";
-    let runtime = |path: &Path| -> Result<i64> {
-        Ok(control::read(&path.join(name))?
-            .trim()
-            .parse()
-            .unwrap_or_default())
-    };
-    let mut levels: Vec<&Path> = directory
-        .path
-        .ancestors()
-        .skip(1)
-        .take_while(|level| *level != directory.base)
-        .collect();
-    levels.reverse();
-    for level in levels {
-        let mut needed = wanted;
-        for child in control::children(level)? {
-            if !directory.path.starts_with(&child) {
-                needed += runtime(&child)?;
-            }
-        }
-        if runtime(level)? < needed {
-            control::write(&level.join(name), &needed.to_string())?;
-        }
-    }
-    control::write(file, value)
-}
-
-/// v1: the default, then the exceptions. What was allowed before and stays so is never taken away in between.
-fn set_devices_legacy(path: &Path, rules: &DeviceRules) -> Result<()> {
-    let legacy = rules.legacy()?;
-    let (allow, deny) = (path.join("devices.allow"), path.join("devices.deny"));
-    if legacy.allow_by_default {
-        control::write(&allow, "a")?;
-        return legacy
-            .exceptions
-            .iter()
-            .try_for_each(|line| control::write(&deny, line));
-    }
-    let list = control::read(&path.join("devices.list"))?;
-    let listed: Vec<&str> = list.lines().collect();
-    if listed.iter().any(|line| line.starts_with('a')) {
-        control::write(&deny, "a")?;
-        return legacy
-            .exceptions
-            .iter()
-            .try_for_each(|line| control::write(&allow, line));
-    }
-    for line in legacy
-        .exceptions
-        .iter()
-        .filter(|line| !listed.contains(&line.as_str()))
-    {
-        control::write(&allow, line)?;
-    }
-    // Denying takes letters off the very line, so what a new line shares with an old one is given again.
-    for line in listed
-        .iter()
-        .filter(|line| !legacy.exceptions.iter().any(|exception| exception == *line))
-    {
-        control::write(&deny, line)?;
-        let device = |line: &str| line.rsplit_once(' ').map(|(device, _)| device.to_owned());
-        if let Some(kept) = legacy
-            .exceptions
-            .iter()
-            .find(|exception| device(exception) == device(line))
-        {
-            control::write(&allow, kept)?;
-        }
-    }
-    Ok(())
-}
-
-/// v2: a program in place of the one before, which goes on until the moment of the exchange.
-fn set_devices_unified(path: &Path, rules: &DeviceRules) -> Result<()> {
-    let failed = |source| Error::DeviceProgram {
-        path: path.to_owned(),
-        source,
-    };
-    let cgroup = control::open_directory(path)?;
-    let program = bpf::load_device_program(&device_program::compile(rules)).map_err(failed)?;
-    let attached = bpf::attached_device_programs(cgroup.as_fd()).map_err(failed)?;
-    let (replaced, others) = match attached.split_last() {
-        Some((last, others)) => (Some(last.as_fd()), others),
-        None => (None, &[][..]),
-    };
-    bpf::attach_device_program(cgroup.as_fd(), program.as_fd(), replaced).map_err(failed)?;
-    // All programs of a cgroup must allow an access; an older one (systemd's, say) would keep its word.
-    others
-        .iter()
-        .try_for_each(|other| bpf::detach_device_program(cgroup.as_fd(), other.as_fd()))
-        .map_err(failed)
 }
 
 /// Removes a directory; only if that is refused it is looked for what is inside.

@@ -416,5 +416,4 @@ fn unified_base(
 }
 
 #[cfg(test)]
-#[path = "layout_tests.rs"]
 mod tests;

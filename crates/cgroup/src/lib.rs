@@ -18,6 +18,7 @@
 //! Nothing here is asynchronous, logs, or reads the environment.
 
 mod cgroup;
+mod confine;
 mod control;
 mod controller;
 mod device_program;
@@ -26,12 +27,14 @@ mod error;
 mod layout;
 mod life;
 mod limits;
+mod make;
 mod manager;
 mod measure;
 mod path;
 mod remember;
 mod settings;
 mod usage;
+mod yielding;
 
 pub use cgroup::{Cgroup, Entry};
 pub use controller::Controller;

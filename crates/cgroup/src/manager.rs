@@ -8,7 +8,6 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use rustix::fs::Mode;
 use rustix::io::Errno;
 
 use crate::cgroup::{Cgroup, Directory};
@@ -16,13 +15,11 @@ use crate::control;
 use crate::controller::Controller;
 use crate::devices::DeviceRules;
 use crate::error::{Error, Result, all};
-use crate::layout::{self, Decision, Facts, LEAF, Layout, Mounts, Own, UnifiedBase};
+use crate::layout::{self, Decision, Facts, Layout, Mounts, Own, UnifiedBase};
 use crate::limits::Limits;
+use crate::make::{hand_down, make, make_room};
 use crate::path::CgroupPath;
 use crate::settings::{self, Version};
-
-/// How often creation starts again when another command prunes the prefix at the same moment.
-const CREATE_ATTEMPTS: u32 = 32;
 
 /// Where cgroups may be made on this host. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -489,19 +486,35 @@ impl Manager {
         for level in &levels {
             let enabled =
                 unified_controllers(&control::read(&level.join("cgroup.subtree_control"))?);
-            for controller in missing
+            let off: Vec<Controller> = missing
                 .iter()
+                .copied()
                 .filter(|controller| !enabled.contains(controller))
-            {
-                let wanted = required
+                .collect();
+            let wanted_of = |controller: Controller| {
+                required
                     .iter()
-                    .find(|(_, needed)| needed == controller)
-                    .map(|(wanted, _)| wanted);
-                match (hand_down(unified, level, *controller), wanted) {
+                    .find(|(_, needed)| *needed == controller)
+                    .map(|(wanted, _)| wanted)
+            };
+            if off.is_empty() {
+                continue;
+            }
+            if let Err(error) = make_room(unified, level) {
+                match off
+                    .iter()
+                    .any(|controller| wanted_of(*controller).is_some())
+                {
+                    true => return Err(error),
+                    // Accounting only: Usage says None for it, and a later limit gets this error.
+                    false => break,
+                }
+            }
+            for controller in off {
+                match (hand_down(level, controller), wanted_of(controller)) {
                     (Ok(()), _) => {}
-                    (Err(_), None) => {
-                        // Accounting only: Usage says None for it, and a later limit gets this error.
-                    }
+                    // Accounting only, as above.
+                    (Err(_), None) => {}
                     (
                         Err(Error::Write {
                             source: Errno::NOENT,
@@ -509,7 +522,7 @@ impl Manager {
                         }),
                         Some(wanted),
                     ) => {
-                        return Err(self.missing(*controller, wanted));
+                        return Err(self.missing(controller, wanted));
                     }
                     (Err(error), Some(_)) => return Err(error),
                 }
@@ -545,169 +558,4 @@ pub(crate) fn unified_controllers(content: &str) -> Vec<Controller> {
         .split_ascii_whitespace()
         .filter_map(Controller::from_unified_name)
         .collect()
-}
-
-/// Makes a cgroup's directory and those above it.
-fn make(directory: &Directory) -> Result<()> {
-    let mode = Mode::from_raw_mode(0o755);
-    let failed = |path: &Path, source| Error::Create {
-        path: path.to_owned(),
-        source,
-    };
-    let mut attempt = 0;
-    loop {
-        match rustix::fs::mkdir(&directory.path, mode) {
-            Ok(()) => break,
-            Err(Errno::EXIST) => {
-                return Err(Error::Exists {
-                    path: directory.path.clone(),
-                });
-            }
-            Err(Errno::NOENT) if attempt < CREATE_ATTEMPTS => attempt += 1,
-            Err(source) => return Err(failed(&directory.path, source)),
-        }
-        let mut above: Vec<&Path> = directory
-            .path
-            .ancestors()
-            .skip(1)
-            .take_while(|level| *level != directory.base)
-            .collect();
-        above.reverse();
-        for level in above {
-            match rustix::fs::mkdir(level, mode) {
-                Ok(()) => use_hierarchy(level, directory)?,
-                Err(Errno::EXIST) => {}
-                // Pruned by another command between two levels: from the top again.
-                Err(Errno::NOENT) => break,
-                Err(source) => return Err(failed(level, source)),
-            }
-        }
-    }
-    let initialised = if directory.version == Version::Legacy
-        && directory.controllers.contains(&Controller::Cpuset)
-    {
-        inherit_cpuset(directory)
-    } else {
-        Ok(())
-    };
-    initialised.map_err(|error| match rustix::fs::rmdir(&directory.path) {
-        Ok(()) => error,
-        Err(source) => Error::Several {
-            first: Box::new(error),
-            others: vec![Error::Remove {
-                path: directory.path.clone(),
-                source,
-            }],
-        },
-    })
-}
-
-/// Before 5.11 a v1 memory cgroup did not count its children unless told so before it had any.
-fn use_hierarchy(level: &Path, directory: &Directory) -> Result<()> {
-    if directory.version != Version::Legacy || !directory.controllers.contains(&Controller::Memory)
-    {
-        return Ok(());
-    }
-    let file = level.join("memory.use_hierarchy");
-    match control::read_opt(&file)?.as_deref().map(str::trim) {
-        Some("0") => control::write(&file, "1"),
-        _ => Ok(()),
-    }
-}
-
-/// A new v1 cpuset has no CPU and no memory node, and takes no task until it has.
-fn inherit_cpuset(directory: &Directory) -> Result<()> {
-    let mut levels: Vec<&Path> = directory
-        .path
-        .ancestors()
-        .take_while(|level| *level != directory.base)
-        .collect();
-    levels.reverse();
-    let mut parent = directory.base.as_path();
-    for level in levels {
-        for name in ["cpuset.cpus", "cpuset.mems"] {
-            let file = level.join(name);
-            if control::read(&file)?.trim().is_empty() {
-                let inherited = control::read(&parent.join(name))?;
-                control::write(&file, inherited.trim())?;
-            }
-        }
-        parent = level;
-    }
-    Ok(())
-}
-
-/// Turns a controller on for the children of a v2 cgroup.
-fn hand_down(unified: &UnifiedBase, level: &Path, controller: Controller) -> Result<()> {
-    let name = controller.unified_name().unwrap_or_default();
-    let file = level.join("cgroup.subtree_control");
-    match control::write(&file, &format!("+{name}")) {
-        Err(Error::Write {
-            source: Errno::BUSY,
-            ..
-        }) => {
-            if level == unified.base && unified.may_vacate {
-                vacate(level)?;
-                return control::write(&file, &format!("+{name}"));
-            }
-            let count = control::read(&level.join("cgroup.procs"))?.lines().count();
-            Err(Error::InternalProcesses {
-                path: level.to_owned(),
-                count,
-            })
-        }
-        result => result,
-    }
-}
-
-/// Moves the processes of a cgroup that was handed to us into a leaf: with processes in it, it hands nothing down.
-fn vacate(base: &Path) -> Result<()> {
-    let leaf = base.join(LEAF);
-    match rustix::fs::mkdir(&leaf, Mode::from_raw_mode(0o755)) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(source) => return Err(Error::Create { path: leaf, source }),
-    }
-    move_processes(&base.join("cgroup.procs"), &leaf.join("cgroup.procs")).and_then(|left| {
-        if left == 0 {
-            Ok(())
-        } else {
-            Err(Error::InternalProcesses {
-                path: base.to_owned(),
-                count: left,
-            })
-        }
-    })
-}
-
-/// Writes every process listed in one file into another until none is left; returns how many could not be moved.
-fn move_processes(from: &Path, to: &Path) -> Result<usize> {
-    let mut left = 0;
-    // Each round catches what was forked during the one before.
-    for _ in 0..64 {
-        let listed = control::read(from)?;
-        let pids: Vec<&str> = listed.lines().collect();
-        if pids.is_empty() {
-            return Ok(0);
-        }
-        left = 0;
-        for pid in pids {
-            // A process outside of our pid namespace is listed as 0; writing that would move ourselves.
-            if pid == "0" {
-                left += 1;
-                continue;
-            }
-            match control::write(to, pid) {
-                Ok(())
-                | Err(Error::Write {
-                    source: Errno::SRCH,
-                    ..
-                }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        if left > 0 {
-            break;
-        }
-    }
-    Ok(left)
 }

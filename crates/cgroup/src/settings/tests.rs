@@ -1,7 +1,7 @@
 //! Limits to files, for both versions, against a kernel made of a table.
 
 use super::*;
-use crate::limits::{DeviceWeight, HugepageLimit};
+use crate::limits::{DeviceRate, DeviceWeight, HugepageLimit};
 
 struct Fake {
     version: Version,
