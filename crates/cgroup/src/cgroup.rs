@@ -149,7 +149,12 @@ impl Cgroup {
     /// As [`Manager::create`], and [`Error::BelowUse`], [`Error::Rollback`].
     pub fn update(&self, change: &Limits) -> Result<()> {
         settings::validate(change)?;
-        let required = manager::required(change, &DeviceRules::unrestricted());
+        let mut required = manager::required(change, &DeviceRules::unrestricted());
+        if change.blkio_accounting == Some(true)
+            && self.manager.place(Controller::BlockIo).is_some()
+        {
+            required.push(("blkio_accounting".to_owned(), Controller::BlockIo));
+        }
         let Some((wanted, _)) = required.first() else {
             return Ok(());
         };

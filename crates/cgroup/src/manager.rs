@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use crate::cgroup::{Cgroup, Directory};
 use crate::control;
 use crate::controller::Controller;
+use crate::device_program;
 use crate::devices::DeviceRules;
 use crate::error::{Error, Result, all};
 use crate::layout::{self, Decision, Facts, Layout, Mounts, Own, UnifiedBase};
@@ -122,6 +123,20 @@ impl Manager {
         self.place(controller).is_some()
     }
 
+    /// Whether device rules can be put into force here: always on v1, on v2 if this process may load eBPF programs (not
+    /// in a user namespace; there no device node can be used in the first place, so give
+    /// [`DeviceRules::unrestricted`]).
+    pub fn can_restrict_devices(&self) -> bool {
+        match self.place(Controller::Devices) {
+            Some(Version::Legacy) => true,
+            Some(Version::Unified) => {
+                let program = device_program::compile(&DeviceRules::unrestricted());
+                coracle_linux::bpf::load_device_program(&program).is_ok()
+            }
+            None => false,
+        }
+    }
+
     /// Makes a cgroup and sets its limits, before any process is in it. All or nothing.
     ///
     /// On v1 that is one directory in each hierarchy that is needed: always `memory` (use and OOM), `cpu` (or else the
@@ -183,6 +198,9 @@ impl Manager {
         let mut needed: BTreeSet<Controller> =
             required.iter().map(|(_, controller)| *controller).collect();
         needed.extend([Controller::Memory, Controller::Cpu, Controller::Pids]);
+        if limits.blkio_accounting == Some(true) {
+            needed.insert(Controller::BlockIo);
+        }
         if let Some(unified) = &self.inner.decision.unified {
             let directory = self.make_unified(unified, cgroup.path())?;
             // cgroup.freeze came with 5.2; until then a hybrid host's freezer is v1's.
@@ -192,15 +210,10 @@ impl Manager {
                 needed.insert(Controller::Freezer);
             }
             // Accounting for block I/O is free on v2.
-            needed.insert(Controller::BlockIo);
-            self.enable(unified, cgroup, &needed, required)?;
-            if self.place(Controller::BlockIo) != Some(Version::Unified)
-                && !required
-                    .iter()
-                    .any(|(_, controller)| *controller == Controller::BlockIo)
-            {
-                needed.remove(&Controller::BlockIo);
+            if self.place(Controller::BlockIo) == Some(Version::Unified) {
+                needed.insert(Controller::BlockIo);
             }
+            self.enable(unified, cgroup, &needed, required)?;
         } else {
             needed.extend([Controller::Freezer, Controller::CpuAccounting]);
         }

@@ -35,23 +35,42 @@ pub struct Instruction {
 
 impl Instruction {
     /// Puts an instruction together.
-    pub const fn new(code: u8, destination: u8, source: u8, offset: i16, immediate: i32) -> Instruction {
+    pub const fn new(
+        code: u8,
+        destination: u8,
+        source: u8,
+        offset: i16,
+        immediate: i32,
+    ) -> Instruction {
         let registers = if cfg!(target_endian = "little") {
             destination | source << 4
         } else {
             destination << 4 | source
         };
-        Instruction { code, registers, offset, immediate }
+        Instruction {
+            code,
+            registers,
+            offset,
+            immediate,
+        }
     }
 
     /// The destination register.
     pub const fn destination(self) -> u8 {
-        if cfg!(target_endian = "little") { self.registers & 15 } else { self.registers >> 4 }
+        if cfg!(target_endian = "little") {
+            self.registers & 15
+        } else {
+            self.registers >> 4
+        }
     }
 
     /// The source register.
     pub const fn source(self) -> u8 {
-        if cfg!(target_endian = "little") { self.registers >> 4 } else { self.registers & 15 }
+        if cfg!(target_endian = "little") {
+            self.registers >> 4
+        } else {
+            self.registers & 15
+        }
     }
 }
 
@@ -155,9 +174,18 @@ struct IdAttributes {
 /// enough (and writable where the command writes) until the call returns.
 unsafe fn bpf<T>(command: libc::c_int, attributes: &mut T) -> Result<libc::c_long, Errno> {
     // SAFETY: the pointer and size are those of a live, exclusively borrowed value; the rest is the caller's promise.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<T>()) };
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_mut(attributes),
+            size_of::<T>(),
+        )
+    };
     if result < 0 {
-        let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
+        let errno = std::io::Error::last_os_error()
+            .raw_os_error()
+            .unwrap_or(libc::EIO);
         return Err(Errno::from_raw_os_error(errno));
     }
     Ok(result)
@@ -182,9 +210,14 @@ pub fn load_device_program(instructions: &[Instruction]) -> Result<OwnedFd, Erro
         Err(source) => {
             let length = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());
             let text = String::from_utf8_lossy(&log[..length]);
-            let last = text.lines().rfind(|line| !line.is_empty() && !line.starts_with("processed "));
+            let last = text
+                .lines()
+                .rfind(|line| !line.is_empty() && !line.starts_with("processed "));
             match last {
-                Some(line) => Err(Error::Verifier { log: line.to_owned(), source }),
+                Some(line) => Err(Error::Verifier {
+                    log: line.to_owned(),
+                    source,
+                }),
                 None => Err(Error::Load(source)),
             }
         }
@@ -199,7 +232,11 @@ fn load(instructions: &[Instruction], log: &mut [u8]) -> Result<OwnedFd, Errno> 
         license: c"Apache-2.0".as_ptr() as u64,
         log_level: u32::from(!log.is_empty()),
         log_size: log.len() as u32,
-        log_buffer: if log.is_empty() { 0 } else { log.as_mut_ptr() as u64 },
+        log_buffer: if log.is_empty() {
+            0
+        } else {
+            log.as_mut_ptr() as u64
+        },
         name: *b"coracle_devices\0",
         ..LoadAttributes::default()
     };
@@ -227,7 +264,9 @@ pub fn attach_device_program(
         replaced: replaced.map_or(0, |replaced| replaced.as_fd().as_raw_fd() as u32),
     };
     // SAFETY: the layout is that of BPF_PROG_ATTACH; it has no pointers, and the descriptors are borrowed for the call.
-    unsafe { bpf(BPF_PROG_ATTACH, &mut attributes) }.map(drop).map_err(Error::Attach)
+    unsafe { bpf(BPF_PROG_ATTACH, &mut attributes) }
+        .map(drop)
+        .map_err(Error::Attach)
 }
 
 /// Takes a device program off a cgroup.
@@ -242,7 +281,9 @@ pub fn detach_device_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) ->
         ..AttachAttributes::default()
     };
     // SAFETY: the layout is that of BPF_PROG_DETACH; it has no pointers, and the descriptors are borrowed for the call.
-    unsafe { bpf(BPF_PROG_DETACH, &mut attributes) }.map(drop).map_err(Error::Detach)
+    unsafe { bpf(BPF_PROG_DETACH, &mut attributes) }
+        .map(drop)
+        .map_err(Error::Detach)
 }
 
 /// The device programs attached to a cgroup itself, not to its ancestors.
@@ -261,11 +302,17 @@ pub fn attached_device_programs(cgroup: BorrowedFd<'_>) -> Result<Vec<OwnedFd>, 
     };
     // SAFETY: the layout is that of BPF_PROG_QUERY; `ids` outlives the call and has room for the count given.
     unsafe { bpf(BPF_PROG_QUERY, &mut attributes) }.map_err(Error::Query)?;
-    ids.iter().take(attributes.program_count as usize).map(|id| open_program(*id)).collect()
+    ids.iter()
+        .take(attributes.program_count as usize)
+        .map(|id| open_program(*id))
+        .collect()
 }
 
 fn open_program(id: u32) -> Result<OwnedFd, Error> {
-    let mut attributes = IdAttributes { id, ..IdAttributes::default() };
+    let mut attributes = IdAttributes {
+        id,
+        ..IdAttributes::default()
+    };
     // SAFETY: the layout is that of BPF_PROG_GET_FD_BY_ID; it has no pointers.
     let result = unsafe { bpf(BPF_PROG_GET_FD_BY_ID, &mut attributes) }.map_err(Error::Query)?;
     // SAFETY: on success the kernel returns a new descriptor (CLOEXEC) that nobody else owns.
@@ -282,7 +329,9 @@ mod tests {
         let error = load_device_program(&[Instruction::new(0x95, 0, 0, 0, 0)]).unwrap_err();
         match error {
             Error::Verifier { log, .. } => assert!(log.contains("R0"), "{log}"),
-            Error::Load(errno) => eprintln!("SKIP: a_faulty_program_is_refused_with_the_verifiers_words: bpf(2): {errno}"),
+            Error::Load(errno) => eprintln!(
+                "SKIP: a_faulty_program_is_refused_with_the_verifiers_words: bpf(2): {errno}"
+            ),
             other => panic!("{other:?}"),
         }
     }

@@ -319,6 +319,7 @@ fn devices_are_denied_and_allowed_again() {
         .create(&path, &Limits::default(), &DeviceRules::docker_default());
     match created {
         Err(Error::DeviceProgram { source, .. }) => {
+            assert!(!scratch.manager.can_restrict_devices());
             eprintln!("SKIP: {test}: {source}");
             return;
         }
@@ -327,6 +328,7 @@ fn devices_are_denied_and_allowed_again() {
             .remove()
             .unwrap(),
     }
+    assert!(scratch.manager.can_restrict_devices());
     let mut status = |script: &str| {
         scratch.spawn(script);
         scratch.wait().success()
