@@ -10,6 +10,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::ROOT;
 use super::unpack::State;
 use crate::tree::{Inode, NodeId, Tree};
 use crate::{Error, Ownership, Result};
@@ -115,13 +116,13 @@ impl Opaque {
 }
 
 /// Makes what the streaming half left out.
-pub(super) fn finish(tree: &Tree, state: &State, ownership: Ownership) -> Result<()> {
+pub(super) fn finish(tree: &Tree, state: &mut State, ownership: Ownership) -> Result<()> {
     let fail = |node: NodeId, (action, errno): Failed| Error::Unpack {
         entry: String::from_utf8_lossy(&tree.path(node)).into_owned(),
         action,
         source: errno.into(),
     };
-    let open = |node: NodeId| {
+    let open = |state: &State, node: NodeId| {
         state
             .root
             .directory(&tree.path(node))
@@ -137,7 +138,7 @@ pub(super) fn finish(tree: &Tree, state: &State, ownership: Ownership) -> Result
     let mut next = 0;
     while let Some(directory) = directories.get(next).copied() {
         next += 1;
-        let here = open(directory)?;
+        let here = open(state, directory)?;
         for node in tree.children(directory) {
             let inode = tree.inode(node);
             let number = tree.inode_number(node);
@@ -154,13 +155,13 @@ pub(super) fn finish(tree: &Tree, state: &State, ownership: Ownership) -> Result
             } else {
                 first.get(&number)
             };
-            match home {
-                Some(home) if *home == node => {}
+            match home.copied() {
+                Some(home) if home == node => {}
                 Some(home) => {
-                    let from = open(tree.parent_of(*home))?;
+                    let from = open(state, tree.parent_of(home))?;
                     rustix::fs::linkat(
                         &from,
-                        tree.name(*home),
+                        tree.name(home),
                         &here,
                         tree.name(node),
                         AtFlags::empty(),
@@ -168,19 +169,16 @@ pub(super) fn finish(tree: &Tree, state: &State, ownership: Ownership) -> Result
                     .map_err(|errno| fail(node, ("making the hard link", errno)))?;
                 }
                 None if inode.is_regular() => {
-                    // The name under which its data came was replaced; the data is in the layer's directory still.
+                    // The name under which its data came was replaced: this one becomes its home.
                     let moved = state.moved.get(&number).ok_or(Errno::NOENT);
                     moved
                         .and_then(|moved| {
-                            rustix::fs::linkat(
-                                &state.layer,
-                                &moved[..],
-                                &here,
-                                tree.name(node),
-                                AtFlags::empty(),
-                            )
+                            rustix::fs::renameat(&state.layer, &moved[..], &here, tree.name(node))
                         })
                         .map_err(|errno| fail(node, ("making the hard link", errno)))?;
+                    let path = [ROOT.as_bytes(), b"/", &tree.path(node)].concat();
+                    state.moved.insert(number, path);
+                    state.homes.insert(number, node);
                 }
                 None => {
                     special(&here, tree.name(node), inode, ownership)
@@ -193,7 +191,7 @@ pub(super) fn finish(tree: &Tree, state: &State, ownership: Ownership) -> Result
     let mut opaque = Opaque(None);
     // Children before parents: a parent may forbid its owner to go through it.
     for directory in directories.into_iter().rev() {
-        let here = open(directory)?;
+        let here = open(state, directory)?;
         let inode = tree.inode(directory);
         if inode.opaque {
             opaque

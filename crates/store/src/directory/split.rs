@@ -9,13 +9,12 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 
-use super::{Description, REPLACED, ROOT, SPLIT, unhex};
+use super::{Description, ROOT, SPLIT, unhex};
 use crate::{Error, Result};
 
 /// Raw bytes are collected up to here, then written.
@@ -144,8 +143,7 @@ impl<R: BufRead> BufRead for Recorder<R> {
 #[derive(Debug)]
 pub(crate) struct SplitReader {
     records: BufReader<Decoder>,
-    layer: PathBuf,
-    root: OwnedFd,
+    layer: OwnedFd,
     moved: BTreeMap<u32, String>,
     current: Current,
 }
@@ -184,18 +182,16 @@ impl SplitReader {
             _ => Error::io("open", &path)(error),
         })?;
         let decoder = zstd::stream::read::Decoder::new(file).map_err(Error::io("read", &path))?;
-        let root = layer.join(ROOT);
-        let root = rustix::fs::openat(
+        let directory = rustix::fs::openat(
             CWD,
-            &root,
+            layer,
             OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
             Mode::empty(),
         )
-        .map_err(Error::io("open", &root))?;
+        .map_err(Error::io("open", layer))?;
         Ok(SplitReader {
             records: BufReader::with_capacity(64 << 10, Decoder(decoder)),
-            layer: layer.to_owned(),
-            root,
+            layer: directory,
             moved: description.moved,
             current: Current::None,
         })
@@ -238,20 +234,19 @@ impl SplitReader {
     }
 
     fn file(&self, inode: u32, path: &[u8]) -> io::Result<File> {
-        if let Some(moved) = self.moved.get(&inode) {
-            let bytes = unhex(moved)
-                .filter(|bytes| bytes.starts_with(REPLACED.as_bytes()))
-                .ok_or_else(|| {
-                    io::Error::new(
-                        io::ErrorKind::InvalidData,
-                        "the layer's layer.json is damaged",
-                    )
-                })?;
-            return File::open(self.layer.join(std::ffi::OsStr::from_bytes(&bytes)));
-        }
+        let moved = match self.moved.get(&inode) {
+            Some(moved) => Some(unhex(moved).ok_or_else(|| {
+                io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "the layer's layer.json is damaged",
+                )
+            })?),
+            None => None,
+        };
+        let path = moved.unwrap_or_else(|| [ROOT.as_bytes(), b"/", path].concat());
         let file = rustix::fs::openat2(
-            &self.root,
-            path,
+            &self.layer,
+            &path[..],
             OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC,
             Mode::empty(),
             ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,

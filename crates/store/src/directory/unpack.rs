@@ -44,7 +44,7 @@ pub(crate) fn ingest(
         hasher: Hasher::new(),
         size: 0,
     };
-    let (tree, unpacked, split_size) = pipeline::run(archive, &mut sink, |feed| {
+    let (tree, mut unpacked, split_size) = pipeline::run(archive, &mut sink, |feed| {
         let mut unpacker = Unpacker::new(layer, limits, ownership)?;
         let mut reader = TarReader::new(Recorder::new(feed, layer)?, *limits);
         while let Some(entry) = reader.next_entry()? {
@@ -57,7 +57,7 @@ pub(crate) fn ingest(
         let Unpacker { tree, state, .. } = unpacker;
         Ok((tree, state, size))
     })?;
-    place::finish(&tree, &unpacked, ownership)?;
+    place::finish(&tree, &mut unpacked, ownership)?;
     let inodes: Vec<_> = (0..tree.inode_count() as u32)
         .map(|number| tree.inode_at(number))
         .filter(|inode| inode.links > 0)

@@ -29,7 +29,12 @@ struct Archive<'a> {
     path: &'a Path,
     hasher: Hasher,
     at: u64,
+    /// Up to here the kernel was asked to write out; `None` if nobody will wait for it.
+    started: Option<u64>,
 }
+
+/// How much is collected before the kernel is asked to write it out.
+const WRITEBACK: u64 = 8 << 20;
 
 impl Sink for Archive<'_> {
     fn take(&mut self, data: &[u8]) -> Result<()> {
@@ -38,6 +43,14 @@ impl Sink for Archive<'_> {
             .write_all_at(data, self.at)
             .map_err(Error::io("write", self.path))?;
         self.at += data.len() as u64;
+        if let Some(started) = self.started
+            && self.at - started >= WRITEBACK
+        {
+            // So that the fdatasync at the end has little left to wait for.
+            coracle_linux::file::start_writeback(self.file, started, self.at - started)
+                .map_err(Error::io("write", self.path))?;
+            self.started = Some(self.at);
+        }
         Ok(())
     }
 }
@@ -50,11 +63,13 @@ pub(crate) fn ingest(
     limits: &Limits,
     durability: Durability,
 ) -> Result<Header> {
+    let started = (durability == Durability::Synced).then_some(TAR_OFFSET);
     let mut sink = Archive {
         file,
         path,
         hasher: Hasher::new(),
         at: TAR_OFFSET,
+        started,
     };
     let tree = pipeline::run(archive, &mut sink, |feed| {
         let mut tree = Tree::new(limits);
