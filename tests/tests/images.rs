@@ -458,8 +458,13 @@ fn long_names_sparse_owners_and_attributes_survive() {
     ];
     let mut tar = Tar::new();
     tar.entry(&file, b"content");
-    let mut link = Entry::new(b'1', "second", 0o644);
-    link.pax = vec![("linkpath".into(), long.clone().into_bytes())];
+    // A link's header describes the same file again.
+    let mut link = Entry {
+        kind: b'1',
+        path: "second".into(),
+        ..file.clone()
+    };
+    link.pax[0] = ("linkpath".into(), long.clone().into_bytes());
     tar.entry(&link, &[]);
     assert!(load_layer(&engine, "meta", &tar.finish()));
     let script = format!("stat -c '%a %u %g %Y %h %s' /{long}; cat /second");

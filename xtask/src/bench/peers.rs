@@ -17,6 +17,9 @@ use crate::workspace;
 const NAMESPACE: &str = "--mount=/run/coracle-peers/mnt";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// The cgroups under which the peers put theirs, and which they leave behind.
+const CGROUPS: [&str; 2] = ["libpod_parent", "docker"];
+
 /// Both peers with the busybox image in each.
 pub(super) struct Peers {
     folder: TempDir,
@@ -24,6 +27,8 @@ pub(super) struct Peers {
     daemon: Child,
     /// What entering the namespace costs, in milliseconds.
     entering: f64,
+    /// Cgroups of theirs that were there before and are not ours to remove.
+    cgroups: Vec<PathBuf>,
 }
 
 /// One of them.
@@ -78,12 +83,14 @@ impl Peers {
         let inside = Path::new("/var/tmp").join(name);
         let times: Vec<Duration> = (0..20).map(|_| time(enter("true").arg("x"))).collect();
         let entering = median_ms(&times);
+        let cgroups = cgroups();
         let daemon = start_daemon(&inside, folder.path())?;
         let mut peers = Peers {
             folder,
             inside,
             daemon,
             entering,
+            cgroups,
         };
         peers.await_daemon()?;
         let archive = busybox_archive(peers.folder.path());
@@ -180,6 +187,13 @@ impl Drop for Peers {
         if let Err(error) = self.daemon.wait() {
             eprintln!("dockerd cannot be waited for: {error}");
         }
+        for cgroup in cgroups() {
+            if !self.cgroups.contains(&cgroup)
+                && let Err(error) = std::fs::remove_dir(&cgroup)
+            {
+                eprintln!("{} stays: {error}", cgroup.display());
+            }
+        }
         // Podman leaves its store's overlay mounted on itself.
         let mut unmount = enter("umount");
         unmount.arg(self.inside.join("podman/overlay"));
@@ -188,6 +202,30 @@ impl Drop for Peers {
             eprintln!("podman's store could not be unmounted: {error}");
         }
     }
+}
+
+/// The peers' own cgroups in all hierarchies, each after those inside it.
+fn cgroups() -> Vec<PathBuf> {
+    let hierarchies = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten();
+    let mut found = Vec::new();
+    for hierarchy in hierarchies.flatten().map(|entry| entry.path()) {
+        for name in CGROUPS {
+            folders(&hierarchy.join(name), &mut found);
+        }
+    }
+    found
+}
+
+fn folders(folder: &Path, found: &mut Vec<PathBuf>) {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            folders(&entry.path(), found);
+        }
+    }
+    found.push(folder.to_owned());
 }
 
 /// A program in the peers' mount namespace, with the environment that the `peer` script gives.
