@@ -9,7 +9,7 @@ use coracle_oci::{Digest, Hasher};
 
 use crate::store::{disk_usage, names};
 use crate::temporary::Mode;
-use crate::{Error, Result, Store, directory, erofs};
+use crate::{Error, Limits, Result, Store, directory, erofs};
 
 /// What must stay. Who calls knows; the store does not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -124,7 +124,7 @@ impl Store {
                 None => Some("its name is no layer's".to_owned()),
                 Some(digest) => {
                     report.checked += 1;
-                    match check_layer(&path, &digest) {
+                    match check_layer(&path, &digest, &self.0.options.limits) {
                         Ok(()) => None,
                         Err(Error::Damaged {
                             path: inner,
@@ -165,9 +165,9 @@ impl Store {
     }
 }
 
-fn check_layer(path: &Path, digest: &Digest) -> Result<()> {
+fn check_layer(path: &Path, digest: &Digest, limits: &Limits) -> Result<()> {
     if path.extension().is_some_and(|extension| extension == "dir") {
-        return directory::verify(path, digest);
+        return directory::verify(path, digest, limits);
     }
     let file = File::open(path).map_err(Error::io("open", path))?;
     erofs::verify(&file, path, digest)

@@ -425,10 +425,11 @@ impl Store {
                 .create(&path)
                 .map_err(Error::io("create", path))
         };
-        // Containers' user namespaces must get through to a directory layer; listing is for the owner.
-        make(root.clone(), 0o711)?;
+        // A directory layer holds set-user-id programs of whoever made the image: no user of the host may get through to
+        // them (as with CVE-2021-41091). Containers reach layers by mounts that this process makes, never by these paths.
+        make(root.clone(), 0o700)?;
         make(self.blobs_directory(), 0o700)?;
-        make(self.layers_directory(), 0o711)?;
+        make(self.layers_directory(), 0o700)?;
         make(root.join("locks"), 0o700)?;
         make(self.temporary(), 0o700)?;
         // Alone, so that two first openings do not both write.

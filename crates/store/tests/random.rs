@@ -281,6 +281,7 @@ fn random_trees_come_out_as_they_went_in() {
                     }
                 }
             }
+            prop_assert_eq!(store.fsck(false).unwrap().problems, vec![]);
             store.remove_layer(&layer.diff_id).unwrap();
         }
         Ok(())

@@ -310,6 +310,44 @@ fn each_kind_of_damage_is_found_and_repaired() {
     ];
     let directory: Vec<(&str, Damage, &str)> = vec![
         (
+            "a symlink gone",
+            |_, layer| fs::remove_file(layer.join("root/link")).unwrap(),
+            "link is missing",
+        ),
+        (
+            "a symlink elsewhere",
+            |_, layer| {
+                fs::remove_file(layer.join("root/link")).unwrap();
+                std::os::unix::fs::symlink("c", layer.join("root/link")).unwrap();
+            },
+            "link has another",
+        ),
+        (
+            "a whiteout gone",
+            |_, layer| fs::remove_file(layer.join("root/gone")).unwrap(),
+            "gone is missing",
+        ),
+        (
+            "an opaque mark gone",
+            |_, layer| {
+                rustix::fs::removexattr(layer.join("root/d"), "trusted.overlay.opaque").unwrap();
+            },
+            "d is opaque, or is not",
+        ),
+        (
+            "another mode",
+            |_, layer| {
+                let mode = std::os::unix::fs::PermissionsExt::from_mode(0o4755);
+                fs::set_permissions(layer.join("root/b"), mode).unwrap();
+            },
+            "b has another mode",
+        ),
+        (
+            "something added",
+            |_, layer| fs::write(layer.join("root/backdoor"), "").unwrap(),
+            "",
+        ),
+        (
             "a file's byte",
             |_, layer| flip(&layer.join("root/a"), 5),
             "do not match",
@@ -360,7 +398,13 @@ fn each_kind_of_damage_is_found_and_repaired() {
             &directory
         };
         for (name, damage, word) in both.iter().chain(own) {
-            let archive = tar(&[file("a", &[3; 1000]), file("b", b"b")]);
+            let archive = tar(&[
+                file("a", &[3; 1000]),
+                file("b", b"b"),
+                support::link(coracle_store::tar::EntryKind::Symlink, "link", "b"),
+                file(".wh.gone", b""),
+                file("d/.wh..wh..opq", b""),
+            ]);
             let layer = store.ingest_layer(&archive[..], None).unwrap();
             store.put_blob(&b"blob"[..], None).unwrap();
             assert_eq!(store.fsck(false).unwrap().problems, vec![], "before {name}");

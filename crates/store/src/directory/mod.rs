@@ -7,17 +7,18 @@
 mod place;
 mod split;
 mod unpack;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read;
 use std::path::Path;
 
-use coracle_oci::{Digest, Hasher};
+use coracle_oci::Digest;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use split::SplitReader;
 pub(crate) use unpack::ingest;
+pub(crate) use verify::verify;
 
 use crate::{Error, Result};
 
@@ -38,6 +39,8 @@ pub(crate) struct Description {
     pub(crate) disk_size: u64,
     pub(crate) inodes: u64,
     pub(crate) implicit: u64,
+    /// Owners were not set.
+    pub(crate) squashed: bool,
     /// Inode → where its data is instead, relative to the layer's directory; hexadecimal, for a path is bytes.
     pub(crate) moved: BTreeMap<u32, String>,
 }
@@ -70,36 +73,6 @@ impl Description {
             .map_err(|error| Error::io("write", &path)(std::io::Error::from(error)))?;
         fs::write(&path, text).map_err(Error::io("write", &path))
     }
-}
-
-/// Makes the archive again and compares it with the layer's digest.
-pub(crate) fn verify(layer: &Path, diff_id: &Digest) -> Result<()> {
-    let damaged = |reason: String| Error::Damaged {
-        path: layer.to_owned(),
-        reason,
-    };
-    let description = Description::load(layer)?;
-    if description.diff_id != *diff_id {
-        return Err(damaged("its description names another layer".into()));
-    }
-    let mut archive = SplitReader::open(layer)?;
-    let mut hasher = Hasher::new();
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        match archive.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(length) => hasher.update(&buffer[..length]),
-            Err(error) => {
-                return Err(damaged(format!(
-                    "its archive cannot be made again: {error}"
-                )));
-            }
-        }
-    }
-    if hasher.finish() != *diff_id {
-        return Err(damaged("its files do not match its digest".into()));
-    }
-    Ok(())
 }
 
 fn hex(bytes: &[u8]) -> String {

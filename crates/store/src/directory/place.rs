@@ -49,11 +49,18 @@ pub(super) fn file_metadata(
     inode: &Inode,
     ownership: Ownership,
 ) -> Result<(), Failed> {
-    if ownership == Ownership::Exact {
+    let stat = rustix::fs::fstat(file).map_err(|errno| ("inspecting what was made", errno))?;
+    // Asking is several times cheaper than setting what is right already.
+    let owned = (stat.st_uid, stat.st_gid) == (inode.uid, inode.gid);
+    if ownership == Ownership::Exact && !owned {
         rustix::fs::fchown(file, owner(inode).0, owner(inode).1)
             .map_err(|errno| ("setting the owner", errno))?;
     }
-    rustix::fs::fchmod(file, permissions(inode)).map_err(|errno| ("setting the mode", errno))?;
+    // A new owner takes set-user-id bits away, so only a mode that was never right or has none is left alone.
+    if stat.st_mode & 0o7777 != u32::from(inode.mode) & 0o7777 || inode.mode & 0o6000 != 0 {
+        rustix::fs::fchmod(file, permissions(inode))
+            .map_err(|errno| ("setting the mode", errno))?;
+    }
     for (name, value) in inode.xattrs() {
         if name == b"security.capability" && ownership == Ownership::Squash {
             // An owner that is not the archive's must not lend the program its capabilities.
@@ -73,7 +80,7 @@ fn owner(inode: &Inode) -> (Option<Uid>, Option<Gid>) {
     )
 }
 
-fn permissions(inode: &Inode) -> Mode {
+pub(super) fn permissions(inode: &Inode) -> Mode {
     Mode::from_raw_mode(u32::from(inode.mode) & 0o7777)
 }
 

@@ -81,6 +81,7 @@ pub(crate) fn ingest(
         disk_size: blocks * 4096 + split_size,
         inodes: inodes.len() as u64,
         implicit: tree.implicit_count(),
+        squashed: ownership == Ownership::Squash,
         moved: unpacked
             .moved
             .iter()
@@ -166,14 +167,16 @@ impl Unpacker {
             }
         };
         let name = self.tree.name(node).to_vec();
+        let mode =
+            place::permissions(self.tree.inode(node)) & (Mode::RWXU | Mode::RWXG | Mode::RWXO);
         let parent = self
-            .directory(self.tree.parent_of(node))
+            .enter(self.tree.parent_of(node))
             .map_err(unpack("making its directory"))?;
         let file = rustix::fs::openat(
             parent,
             &name[..],
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-            Mode::RUSR | Mode::WUSR,
+            mode,
         )
         .map_err(|errno| unpack("creating the file")(errno.into()))?;
         let file = File::from(file);
@@ -210,21 +213,16 @@ impl Unpacker {
             .map_err(|(action, errno)| unpack(action)(errno.into()))
     }
 
-    /// The open directory of a node, made with its parents where it is missing.
-    fn directory(&mut self, node: NodeId) -> io::Result<&OwnedFd> {
-        if self
-            .recent
-            .as_ref()
-            .is_none_or(|(recent, _)| *recent != node)
-        {
-            self.state.make_directories(&self.tree, node)?;
-            let directory = self.state.root.directory(&self.tree.path(node))?;
-            self.recent = Some((node, directory));
-        }
-        match &self.recent {
-            Some((_, directory)) => Ok(directory),
-            None => Err(io::ErrorKind::NotFound.into()),
-        }
+    /// Opens the directory of a node as `recent`; made with its parents where it is missing.
+    fn enter(&mut self, node: NodeId) -> io::Result<&OwnedFd> {
+        let directory = match self.recent.take() {
+            Some((recent, directory)) if recent == node => directory,
+            _ => {
+                self.state.make_directories(&self.tree, node)?;
+                self.state.root.directory(&self.tree.path(node))?
+            }
+        };
+        Ok(&self.recent.insert((node, directory)).1)
     }
 
     /// Moves what was replaced out of the tree: its data is needed to make the archive again.
