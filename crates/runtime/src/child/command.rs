@@ -1,0 +1,203 @@
+//! The last part, the same for a start and an exec: descriptors, credentials, and the command itself.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use coracle_linux::descriptor::{Fd, Slot};
+use coracle_linux::{futex, keyring, namespace, process, seccomp};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, accessat, fchown, fstat, openat};
+use rustix::io::{Errno, read};
+use rustix::process::{chdir, ioctl_tiocsctty, set_parent_process_death_signal, umask};
+use rustix::thread::Uid;
+
+use super::console::open_peer;
+use super::{Never, WATCH, Walk};
+use crate::plan::{Command, Identity, PRESERVED, Place, word};
+use crate::step::Step;
+
+impl Walk<'_> {
+    pub(super) fn become_command(&self) -> Result<Never, Errno> {
+        let command = &self.plan.command;
+        let identity = command.identity.get().ok_or(Errno::INVAL)?;
+        if let (Place::Join(_), Some(terminal)) = (&self.plan.place, command.terminal) {
+            let root = Fd::from(openat(
+                CWD,
+                c"/",
+                OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                Mode::empty(),
+            )?);
+            self.make_terminal(root.as_fd(), terminal, false)?;
+        }
+        self.set_kernel_state(command)?;
+        // Before the ids change: root may enter directories that the user may not, as long as they are inside.
+        self.at(Step::EnteringWorkingDirectory);
+        let entered = chdir(command.working_directory.as_c_str());
+        if let Err(error) = entered
+            && error != Errno::ACCESS
+        {
+            return Err(error);
+        }
+        let kept = self.arrange_descriptors(command, identity.uid)?;
+        if !command.no_new_privileges {
+            // Without no_new_privs only a privileged process may load a filter, so it comes before the capabilities go.
+            self.load_filter(command)?;
+        }
+        self.set_credentials(command, identity)?;
+        if entered.is_err() {
+            self.at(Step::EnteringWorkingDirectory);
+            chdir(command.working_directory.as_c_str())?;
+        }
+        self.at(Step::WorkingDirectoryOutside);
+        if !process::is_directory_reachable()? {
+            return Err(Errno::XDEV);
+        }
+        self.stand_before_exec()?;
+        self.wait_for_leave(command, kept.as_fd())?;
+        self.at(Step::ResettingSignals);
+        set_parent_process_death_signal(None)?;
+        process::default_signal_actions()?;
+        process::set_signal_mask(0)?;
+        if command.no_new_privileges {
+            self.load_filter(command)?;
+        }
+        Err(self.execute(command, identity))
+    }
+
+    /// What the kernel keeps for a process beside its credentials.
+    fn set_kernel_state(&self, command: &Command) -> Result<(), Errno> {
+        if command.new_session_keyring {
+            self.at(Step::JoiningKeyring);
+            match keyring::join_new_session() {
+                // A kernel without keys has none to share.
+                Ok(()) | Err(Errno::NOSYS) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if let Some(persona) = command.personality {
+            self.at(Step::SettingPersonality);
+            process::set_personality(persona)?;
+        }
+        if let Some((class, level)) = command.io_priority {
+            self.at(Step::SettingIoPriority);
+            process::set_io_priority(class, level)?;
+        }
+        if let Some(scheduling) = command.scheduling {
+            self.at(Step::SettingScheduling);
+            process::set_scheduling(scheduling)?;
+        }
+        umask(Mode::from_raw_mode(command.umask));
+        Ok(())
+    }
+
+    /// A file table of our own, and in it the streams, what is preserved, and one more that is closed by the exec: the
+    /// gate, or else the parent's pidfd. Returns that one.
+    fn arrange_descriptors(&self, command: &Command, uid: Uid) -> Result<Fd, Errno> {
+        self.at(Step::ArrangingDescriptors);
+        for stream in command.streams.iter().flatten().filter_map(Slot::borrow) {
+            if FileType::from_raw_mode(fstat(stream)?.st_mode) == FileType::Fifo {
+                give(stream, uid)?;
+            }
+        }
+        // From here on the parent's numbers are its own.
+        namespace::unshare_files()?;
+        let peer = match command.terminal {
+            Some(_) => Some(open_peer(
+                self.plan
+                    .mailbox
+                    .borrow(word::TERMINAL)
+                    .ok_or(Errno::BADF)?,
+            )?),
+            None => None,
+        };
+        if let Some(peer) = &peer {
+            give(peer.as_fd(), uid)?;
+            ioctl_tiocsctty(peer)?;
+        }
+        let last = 3 + command.preserved.len() as u32;
+        // First out of the way, all of them: a source may have the number that another one gets.
+        let mut moved = [const { None }; 3 + PRESERVED];
+        for number in 0..last as usize {
+            let source = match (&peer, &command.streams, number) {
+                (Some(peer), _, 0..3) => Some(peer.as_fd()),
+                (None, Some(streams), 0..3) => streams[number].borrow(),
+                (None, None, 0..3) => None,
+                _ => command.preserved.get(number - 3).and_then(Slot::borrow),
+            };
+            let source = source.ok_or(Errno::BADF)?;
+            *moved.get_mut(number).ok_or(Errno::MFILE)? =
+                Some(process::duplicate_above(source, last + 1)?);
+        }
+        let kept = match &command.gate {
+            Some(gate) => gate.borrow().ok_or(Errno::BADF)?,
+            None => self.plan.parent.as_fd(),
+        };
+        let kept = process::duplicate_above(kept, last + 1)?;
+        for (number, source) in moved.iter().flatten().enumerate() {
+            process::duplicate_to(source.as_fd(), number as u32, false)?;
+        }
+        process::duplicate_to(kept.as_fd(), last, true)?;
+        // What `moved`, `kept` and `peer` own is closed here; they must not close numbers that may be new by then.
+        std::mem::forget((moved, kept, peer));
+        process::close_from(last + 1)?;
+        Ok(process::adopt(last))
+    }
+
+    fn wait_for_leave(&self, command: &Command, kept: BorrowedFd<'_>) -> Result<(), Errno> {
+        if command.gate.is_some() {
+            // The parent may go away while the gate is shut.
+            set_parent_process_death_signal(None)?;
+            let mut byte = [0u8; 1];
+            loop {
+                match read(kept, &mut byte) {
+                    Err(Errno::INTR) => {}
+                    result => return result.map(drop),
+                }
+            }
+        }
+        while futex::wait_while(self.plan.mailbox.word(word::START), 0, Some(WATCH)) == 0 {
+            if coracle_linux::pidfd::has_ended(kept)? {
+                return Err(Errno::SRCH);
+            }
+        }
+        Ok(())
+    }
+
+    fn load_filter(&self, command: &Command) -> Result<(), Errno> {
+        let Some(program) = &command.seccomp else {
+            return Ok(());
+        };
+        self.at(Step::LoadingFilter);
+        seccomp::install_bare(&program.instructions, program.flags)
+    }
+
+    fn execute(&self, command: &Command, identity: &Identity) -> Errno {
+        self.at(Step::Executing);
+        let mut result = Errno::NOENT;
+        for candidate in &identity.candidates {
+            match process::execve(candidate, &command.arguments, &identity.environment) {
+                Errno::NOENT if exists(candidate) => {
+                    self.at(Step::ExecutingInterpreted);
+                    return Errno::NOENT;
+                }
+                Errno::NOENT | Errno::NOTDIR => {}
+                // As execvp(3): a later directory may have one that can be executed.
+                Errno::ACCESS => result = Errno::ACCESS,
+                error => return error,
+            }
+        }
+        result
+    }
+}
+
+/// Makes the command's user the owner, so that it may open /dev/stdout again.
+fn give(stream: BorrowedFd<'_>, uid: Uid) -> Result<(), Errno> {
+    match fchown(stream, Some(uid), None) {
+        // Somebody else's pipe, or a file system without owners: it works as far as it is open.
+        Ok(()) | Err(Errno::PERM | Errno::INVAL | Errno::ROFS | Errno::NOSYS) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn exists(path: &CStr) -> bool {
+    accessat(CWD, path, Access::EXISTS, AtFlags::empty()).is_ok()
+}

@@ -1,0 +1,448 @@
+//! The root file system, detached: a directory, or an overlay over layers.
+//!
+//! ```text
+//! layer files    fsopen("erofs"), source=FILE ──► mount ─┐
+//! layer dirs     open_tree(OPEN_TREE_CLONE) ────► mount ─┤ each id-mapped by the container's user namespace
+//! upper's parent open_tree(OPEN_TREE_CLONE) ────► mount ─┘
+//!                                                   └──► fsopen("overlay"), lowerdir+ …, upperdir, workdir ──► the root
+//! ```
+//!
+//! Overlay writes to its upper with the ids of whoever created it. Under an id mapping the host's root is nobody there, so the
+//! overlay has to be created with the file system ids of the container's root, or it is silently read-only. Changing those
+//! drops capabilities from the effective set, which are put back before the creation.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use coracle_linux::mount::{Attributes, NODEV, RDONLY, set_attributes};
+use coracle_linux::{namespace, process};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, openat};
+use rustix::io::{Errno, read};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, OpenTreeFlags,
+    fsconfig_create, fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
+    mount, mount_change, open_tree,
+};
+use rustix::process::{getegid, geteuid};
+
+use super::binds::CLONE;
+use crate::Error;
+use crate::request::{IdMapping, Lower, Ownership, Root};
+use crate::resolve::outside;
+
+/// How layers are named to the kernel.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Api {
+    /// By descriptors (Linux 6.13).
+    Descriptors,
+    /// One by one, as paths of /proc/self/fd (Linux 6.8).
+    Paths,
+    /// All in one string of mount(2), in a mount namespace that nobody sees.
+    Classic,
+}
+
+/// Makes the root. `namespace` is the container's user namespace, if it has one.
+pub(super) fn root(
+    root: &Root,
+    namespace: Option<BorrowedFd<'_>>,
+    ids: &IdMapping,
+    initial: bool,
+) -> Result<OwnedFd, Error> {
+    match root {
+        Root::Directory { path, ownership } => {
+            let mount = open_tree(CWD, path, CLONE | OpenTreeFlags::AT_RECURSIVE)
+                .map_err(|source| Error::host("opening the root directory", path, source))?;
+            let idmap = namespace.filter(|_| *ownership == Ownership::Inside);
+            let attributes = Attributes {
+                propagation: PRIVATE,
+                ..Attributes::default()
+            };
+            set_attributes(mount.as_fd(), true, attributes, idmap)
+                .map_err(|source| Error::host("mapping the ids of", path, source))?;
+            Ok(mount)
+        }
+        Root::Overlay {
+            lowers,
+            upper,
+            work,
+            volatile,
+            ownership,
+        } => {
+            let idmap = namespace.filter(|_| *ownership == Ownership::Inside);
+            let overlay = Overlay::open(lowers, upper, work, *volatile, idmap, !initial)?;
+            let creator = match (idmap, ids) {
+                (Some(_), IdMapping::Own { uids, gids } | IdMapping::Join { uids, gids, .. }) => {
+                    match (outside(uids, 0), outside(gids, 0)) {
+                        (Some(uid), Some(gid)) => Some((uid, gid)),
+                        _ => {
+                            return Err(Error::invalid(
+                                "the root",
+                                "an overlay with the image's own ids needs a user namespace that has id 0",
+                            ));
+                        }
+                    }
+                }
+                _ => None,
+            };
+            overlay.make(creator)
+        }
+    }
+}
+
+const PRIVATE: u64 = 1 << 18;
+
+/// An overlay with everything opened.
+struct Overlay<'a> {
+    /// Roots of the layers, topmost first.
+    lowers: Vec<OwnedFd>,
+    upper: OwnedFd,
+    work: OwnedFd,
+    /// The mount that both are on, which goes away with its descriptor.
+    _writable: OwnedFd,
+    upper_path: &'a Path,
+    volatile: bool,
+    /// Overlay's own attributes are kept in `user.overlay.*`.
+    user_attributes: bool,
+}
+
+impl<'a> Overlay<'a> {
+    fn open(
+        lowers: &[Lower],
+        upper_path: &'a Path,
+        work_path: &Path,
+        volatile: bool,
+        idmap: Option<BorrowedFd<'_>>,
+        user_attributes: bool,
+    ) -> Result<Self, Error> {
+        let lowers = lowers
+            .iter()
+            .map(|lower| layer(lower, idmap))
+            .collect::<Result<_, _>>()?;
+        let (common, upper_rest, work_rest) = common(upper_path, work_path);
+        // One mount for both, which overlay insists on.
+        let writable = open_tree(CWD, &common, CLONE)
+            .map_err(|source| Error::host("opening", &common, source))?;
+        map(writable.as_fd(), idmap, &common, Attributes::default())?;
+        let open = |rest: &Path, path: &Path| {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            openat(&writable, rest, flags, Mode::empty())
+                .map_err(|source| Error::host("opening", path, source))
+        };
+        Ok(Self {
+            lowers,
+            upper: open(&upper_rest, upper_path)?,
+            work: open(&work_rest, work_path)?,
+            _writable: writable,
+            upper_path,
+            volatile,
+            user_attributes,
+        })
+    }
+
+    fn make(&self, creator: Option<(u32, u32)>) -> Result<OwnedFd, Error> {
+        let mut last = Errno::INVAL;
+        for api in [Api::Descriptors, Api::Paths, Api::Classic] {
+            match self.make_by(api, creator) {
+                // A kernel that does not know this way of naming layers says that the argument is invalid.
+                Err(Failure::Naming(source)) => last = source,
+                Err(Failure::Creating(source, message)) => {
+                    return Err(self.refused(source, message));
+                }
+                Ok(root) => return Ok(root),
+            }
+        }
+        Err(self.refused(last, String::new()))
+    }
+
+    fn refused(&self, source: Errno, mut message: String) -> Error {
+        // What the kernel says of this goes to its own log only.
+        if accessat(
+            &self.work,
+            c"work/incompat/volatile",
+            Access::EXISTS,
+            AtFlags::empty(),
+        )
+        .is_ok()
+        {
+            message = "it was volatile before".to_owned();
+        }
+        Error::Overlay {
+            upper: self.upper_path.to_owned(),
+            layers: self.lowers.len(),
+            message,
+            source,
+        }
+    }
+
+    fn make_by(&self, api: Api, creator: Option<(u32, u32)>) -> Result<OwnedFd, Failure> {
+        if api == Api::Classic {
+            return self.make_classic(creator);
+        }
+        let direct = |source| Failure::Creating(source, String::new());
+        let context = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(direct)?;
+        fsconfig_set_string(&context, c"source", c"overlay").map_err(direct)?;
+        let name = |key: &std::ffi::CStr, fd: &OwnedFd| match api {
+            Api::Descriptors => fsconfig_set_fd(&context, key, fd),
+            _ => fsconfig_set_string(&context, key, format!("/proc/self/fd/{}", fd.as_raw_fd())),
+        };
+        for lower in &self.lowers {
+            name(c"lowerdir+", lower).map_err(|error| named(error, &context))?;
+        }
+        name(c"upperdir", &self.upper).map_err(|error| named(error, &context))?;
+        name(c"workdir", &self.work).map_err(|error| named(error, &context))?;
+        for (key, value) in self.options() {
+            match value {
+                Some(value) => fsconfig_set_string(&context, key, value),
+                None => fsconfig_set_flag(&context, key),
+            }
+            .map_err(|error| Failure::Creating(error, log(&context)))?;
+        }
+        {
+            let _creator = Creator::become_(creator).map_err(direct)?;
+            fsconfig_create(&context).map_err(|error| Failure::Creating(error, log(&context)))?;
+        }
+        fsmount(
+            &context,
+            FsMountFlags::FSMOUNT_CLOEXEC,
+            MountAttrFlags::empty(),
+        )
+        .map_err(direct)
+    }
+
+    /// No redirects and no copies of metadata alone: a layer that is made from the upper must mean the same elsewhere.
+    fn options(&self) -> Vec<(&'static str, Option<&'static str>)> {
+        let mut options = vec![
+            ("redirect_dir", Some("nofollow")),
+            ("metacopy", Some("off")),
+            ("index", Some("off")),
+        ];
+        if self.user_attributes {
+            options.push(("userxattr", None));
+        }
+        if self.volatile {
+            options.push(("volatile", None));
+        }
+        options
+    }
+
+    /// mount(2) wants a place; a thread with a mount namespace of its own has one that nobody else sees.
+    fn make_classic(&self, creator: Option<(u32, u32)>) -> Result<OwnedFd, Failure> {
+        let path = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let layers: Vec<String> = self.lowers.iter().map(path).collect();
+        let mut data = format!(
+            "lowerdir={},upperdir={},workdir={}",
+            layers.join(":"),
+            path(&self.upper),
+            path(&self.work)
+        );
+        for (key, value) in self.options() {
+            data.push(',');
+            data.push_str(key);
+            if let Some(value) = value {
+                data.push('=');
+                data.push_str(value);
+            }
+        }
+        // One page, with the null.
+        if data.len() >= 4096 {
+            return Err(Failure::Creating(
+                Errno::TOOBIG,
+                "too many layers for this kernel's mount(2)".to_owned(),
+            ));
+        }
+        std::thread::scope(|scope| {
+            let made = scope.spawn(|| -> Result<OwnedFd, Errno> {
+                namespace::unshare_mounts()?;
+                mount_change(
+                    c"/",
+                    MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+                )?;
+                let place = c"/proc";
+                {
+                    let _creator = Creator::become_(creator)?;
+                    let data = std::ffi::CString::new(data.as_str()).map_err(|_| Errno::INVAL)?;
+                    mount(
+                        c"overlay",
+                        place,
+                        c"overlay",
+                        MountFlags::empty(),
+                        data.as_c_str(),
+                    )?;
+                }
+                open_tree(CWD, place, CLONE)
+            });
+            // A panic there is a bug here.
+            made.join()
+                .unwrap_or(Err(Errno::CANCELED))
+                .map_err(|error| Failure::Creating(error, String::new()))
+        })
+    }
+}
+
+/// Why a way did not work.
+enum Failure {
+    /// The kernel does not know how the layers were named.
+    Naming(Errno),
+    /// It knew, and refused; with its own words.
+    Creating(Errno, String),
+}
+
+/// An unknown key is EINVAL as well as a layer that overlay does not take; only the latter leaves a message about
+/// overlay.
+fn named(error: Errno, context: &OwnedFd) -> Failure {
+    let message = log(context);
+    if error == Errno::INVAL && (message.is_empty() || message.contains("Unknown parameter")) {
+        Failure::Naming(error)
+    } else {
+        Failure::Creating(error, message)
+    }
+}
+
+/// What the kernel has to say about a file system context that failed.
+fn log(context: &OwnedFd) -> String {
+    let mut all = String::new();
+    let mut buffer = [0u8; 512];
+    while let Ok(length) = read(context, &mut buffer) {
+        if !all.is_empty() {
+            all.push_str("; ");
+        }
+        // "e " for an error, "w " for a warning.
+        all.push_str(
+            String::from_utf8_lossy(&buffer[..length])
+                .trim_start_matches(['e', 'w', 'i', ' '])
+                .trim(),
+        );
+    }
+    all
+}
+
+/// A layer, as a mount of its own.
+fn layer(lower: &Lower, idmap: Option<BorrowedFd<'_>>) -> Result<OwnedFd, Error> {
+    match lower {
+        Lower::Directory(path) => {
+            let mount = open_tree(CWD, path, CLONE)
+                .map_err(|source| Error::host("opening the layer", path, source))?;
+            map(mount.as_fd(), idmap, path, Attributes::default())?;
+            Ok(mount)
+        }
+        Lower::Erofs(path) => {
+            let fail = |source| Error::Layer {
+                path: path.clone(),
+                message: String::new(),
+                source,
+            };
+            let context = fsopen(c"erofs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(fail)?;
+            // Through a descriptor, since a value has at most 255 bytes and a path may have more.
+            let file =
+                openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(fail)?;
+            fsconfig_set_string(
+                &context,
+                c"source",
+                format!("/proc/self/fd/{}", file.as_raw_fd()),
+            )
+            .map_err(fail)?;
+            fsconfig_create(&context).map_err(|source| Error::Layer {
+                path: path.clone(),
+                message: log(&context),
+                source,
+            })?;
+            let attributes = MountAttrFlags::from_bits_retain((RDONLY | NODEV) as u32);
+            let mount =
+                fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(fail)?;
+            map(mount.as_fd(), idmap, path, Attributes::default())?;
+            Ok(mount)
+        }
+    }
+}
+
+fn map(
+    mount: BorrowedFd<'_>,
+    idmap: Option<BorrowedFd<'_>>,
+    path: &Path,
+    attributes: Attributes,
+) -> Result<(), Error> {
+    // A clone of a shared mount is its peer; nothing done with ours shall reach the host.
+    let attributes = Attributes {
+        propagation: PRIVATE,
+        ..attributes
+    };
+    set_attributes(mount, false, attributes, idmap)
+        .map_err(|source| Error::host("mapping the ids of", path, source))
+}
+
+/// The deepest directory above both, and what leads from it to each.
+fn common(upper: &Path, work: &Path) -> (PathBuf, PathBuf, PathBuf) {
+    let shared: PathBuf = upper
+        .components()
+        .zip(work.components())
+        .take_while(|(left, right)| left == right)
+        .map(|pair| pair.0)
+        .collect();
+    let rest = |path: &Path| {
+        path.strip_prefix(&shared)
+            .map_or_else(|_| path.to_owned(), Path::to_owned)
+    };
+    let (upper, work) = (rest(upper), rest(work));
+    (
+        if shared.as_os_str().is_empty() {
+            PathBuf::from(".")
+        } else {
+            shared
+        },
+        upper,
+        work,
+    )
+}
+
+/// The calling thread as the container's root, to file systems.
+struct Creator {
+    capabilities: Option<rustix::thread::CapabilitySets>,
+}
+
+impl Creator {
+    fn become_(ids: Option<(u32, u32)>) -> Result<Self, Errno> {
+        let Some((uid, gid)) = ids else {
+            return Ok(Self { capabilities: None });
+        };
+        let capabilities = rustix::thread::capabilities(None)?;
+        let creator = Self {
+            capabilities: Some(capabilities),
+        };
+        process::set_file_system_ids(uid, gid)?;
+        rustix::thread::set_capabilities(None, capabilities)?;
+        Ok(creator)
+    }
+}
+
+impl Drop for Creator {
+    fn drop(&mut self) {
+        let Some(capabilities) = self.capabilities else {
+            return;
+        };
+        let back = process::set_file_system_ids(geteuid().as_raw(), getegid().as_raw())
+            .and_then(|()| rustix::thread::set_capabilities(None, capabilities));
+        if back.is_err() {
+            // A thread that is somebody else than it thinks must not go on.
+            std::process::abort();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn upper_and_work_are_reached_from_one_directory() {
+        let (shared, upper, work) = common(Path::new("/var/c/upper"), Path::new("/var/c/work"));
+        assert_eq!(
+            (shared, upper, work),
+            ("/var/c".into(), "upper".into(), "work".into())
+        );
+        let (shared, upper, work) = common(Path::new("/a/x/upper"), Path::new("/b/work"));
+        assert_eq!(
+            (shared, upper, work),
+            ("/".into(), "a/x/upper".into(), "b/work".into())
+        );
+    }
+}
