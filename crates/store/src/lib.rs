@@ -12,6 +12,7 @@
 //!
 //! On disk: docs/format/store.md (directories, locks) and docs/format/layer.md (the one-file layer, the directory layer).
 
+mod blob;
 mod collect;
 mod compress;
 mod directory;
@@ -26,10 +27,11 @@ mod temporary;
 mod tree;
 mod upper;
 
+pub use blob::Stored;
 pub use collect::{Collected, InUse, Problem, Report};
 pub use compress::{Compression, decompress};
 pub use error::{Error, Result};
 pub use layer::{Layer, LayerForm, LayerTar};
 pub use options::{Driver, Durability, Limits, Options, Ownership};
-pub use store::{Store, Stored};
+pub use store::Store;
 pub use upper::{Change, ChangeKind, IdMap, IdRange, diff, tar_of_tree, tar_of_upper};

@@ -5,22 +5,17 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use coracle_oci::{Digest, Hasher};
 
+use super::chunks::{Chunks, copy_chunks};
 use super::header::TAR_OFFSET;
 use super::layout::*;
-use crate::tar::Segment;
+use super::output::Output;
 use crate::tree::{Inode, NodeId, Tree};
 use crate::{Error, Result};
 
-/// Chunk addresses that one layer may have: 64 MiB of them in memory.
-const MAX_CHUNKS: u64 = 1 << 24;
-/// Bytes of chunks that may be copied because the archive does not have them aligned.
-const MAX_COPIED: u64 = 1 << 32;
 const OPAQUE: &[u8] = b"trusted.overlay.opaque";
 
 /// What was written.
@@ -32,12 +27,6 @@ pub(crate) struct Index {
     pub(crate) inodes: u64,
     /// The block at 1024.
     pub(crate) superblock: [u8; BLOCK as usize],
-}
-
-/// A sparse file's chunks: log2 of their size, and their block addresses.
-struct Chunks {
-    bits: u32,
-    blocks: Vec<u32>,
 }
 
 /// Where an inode goes.
@@ -61,12 +50,7 @@ pub(crate) fn write(
     offset: u64,
     uuid: [u8; 16],
 ) -> Result<Index> {
-    let mut out = Output {
-        file: BufWriter::with_capacity(256 << 10, FileAt { file, at: offset }),
-        hasher: Hasher::new(),
-        at: offset,
-        path,
-    };
+    let mut out = Output::new(file, path, offset);
     let chunks = copy_chunks(tree, file, &mut out)?;
     let inode_block = out.at / BLOCK;
     let plan = Plan::make(tree, &chunks)?;
@@ -98,11 +82,11 @@ pub(crate) fn write(
         out.write(&writer.buffer)?;
     }
     let size = out.at - offset;
-    out.flush()?;
+    let written = out.finish()?;
     let superblock = superblock(&plan, inode_block, end, uuid, !chunks.is_empty());
     let mut digest = Hasher::new();
     digest.update(&superblock);
-    digest.update(out.hasher.finish().as_bytes());
+    digest.update(written.as_bytes());
     Ok(Index {
         size,
         digest: digest.finish(),
@@ -465,157 +449,4 @@ fn xattr_size(inode: &Inode) -> Result<usize> {
         });
     }
     Ok(XATTR_HEADER_SIZE + entries)
-}
-
-/// Maps every sparse file, copying the chunks that cannot be mapped.
-fn copy_chunks(tree: &Tree, file: &File, out: &mut Output<'_>) -> Result<HashMap<u32, Chunks>> {
-    let mut all = HashMap::new();
-    let (mut count, mut copied) = (0, 0);
-    for number in 0..tree.inode_count() as u32 {
-        let inode = tree.inode_at(number);
-        let Some(map) = inode.sparse().filter(|_| inode.links > 0 && inode.size > 0) else {
-            continue;
-        };
-        let bits = chunk_bits(map, inode.size);
-        let chunk = 1u64 << bits;
-        count += inode.size.div_ceil(chunk);
-        if count > MAX_CHUNKS {
-            return Err(Error::TooLarge {
-                what: "the map of its sparse files",
-                needed: count,
-                limit: MAX_CHUNKS,
-            });
-        }
-        let mut blocks = Vec::new();
-        // Segments come in order, so both walks are one.
-        let (mut first, mut before) = (0, 0u64);
-        let mut start = 0;
-        while start < inode.size {
-            let end = (start + chunk).min(inode.size);
-            while first < map.len() && map[first].offset + map[first].length <= start {
-                before += map[first].length;
-                first += 1;
-            }
-            let data = TAR_OFFSET + inode.data_offset + before;
-            blocks.push(match map.get(first) {
-                Some(segment) if segment.offset < end => {
-                    let at = data + start.saturating_sub(segment.offset);
-                    let whole = segment.offset <= start && segment.offset + segment.length >= end;
-                    if whole && at.is_multiple_of(BLOCK) {
-                        // Too large an address is found when the index' end is checked: it lies behind.
-                        (at / BLOCK) as u32
-                    } else {
-                        copied += end - start;
-                        if copied > MAX_COPIED {
-                            return Err(Error::TooLarge {
-                                what: "copies of fragments of sparse files, in bytes,",
-                                needed: copied,
-                                limit: MAX_COPIED,
-                            });
-                        }
-                        let block = out.at / BLOCK;
-                        copy_chunk(file, &map[first..], data, start, end, out)?;
-                        u32::try_from(block).unwrap_or(NULL_BLOCK)
-                    }
-                }
-                _ => NULL_BLOCK,
-            });
-            start = end;
-        }
-        all.insert(number, Chunks { bits, blocks });
-    }
-    Ok(all)
-}
-
-/// Writes `start..end` of a sparse file: data of the segments (whose first byte is at `data` of the file), zeros between, a whole block at the end.
-fn copy_chunk(
-    file: &File,
-    map: &[Segment],
-    mut data: u64,
-    start: u64,
-    end: u64,
-    out: &mut Output<'_>,
-) -> Result<()> {
-    let base = out.at;
-    let mut buffer = vec![0; 64 << 10];
-    for segment in map {
-        if segment.offset >= end {
-            break;
-        }
-        let from = segment.offset.max(start);
-        let to = (segment.offset + segment.length).min(end);
-        out.zeros_to(base + (from - start))?;
-        let mut at = from;
-        while at < to {
-            let length = (to - at).min(buffer.len() as u64) as usize;
-            file.read_exact_at(&mut buffer[..length], data + (at - segment.offset))
-                .map_err(Error::io("read", out.path))?;
-            out.write(&buffer[..length])?;
-            at += length as u64;
-        }
-        data += segment.length;
-    }
-    out.zeros_to(base + (end - start).next_multiple_of(BLOCK))
-}
-
-/// log2 of the chunk size: what all edges of the segments are multiples of, but at least 4096, and no more than the file needs.
-fn chunk_bits(map: &[Segment], size: u64) -> u32 {
-    let edges = map
-        .iter()
-        .flat_map(|segment| [segment.offset, segment.offset + segment.length])
-        .filter(|edge| *edge != size)
-        .fold(0, |all, edge| all | edge);
-    let needed = u64::BITS - (size - 1).leading_zeros();
-    // 31 is what the chunk format can say.
-    edges
-        .trailing_zeros()
-        .min(needed)
-        .clamp(12, BLOCK_BITS + 31)
-}
-
-/// A file that is written from a place on, without its cursor.
-struct FileAt<'a> {
-    file: &'a File,
-    at: u64,
-}
-
-impl Write for FileAt<'_> {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        let length = self.file.write_at(data, self.at)?;
-        self.at += length as u64;
-        Ok(length)
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Hashes and writes.
-struct Output<'a> {
-    file: BufWriter<FileAt<'a>>,
-    hasher: Hasher,
-    at: u64,
-    path: &'a Path,
-}
-
-impl Output<'_> {
-    fn write(&mut self, data: &[u8]) -> Result<()> {
-        self.hasher.update(data);
-        self.at += data.len() as u64;
-        self.file
-            .write_all(data)
-            .map_err(Error::io("write", self.path))
-    }
-
-    fn zeros_to(&mut self, end: u64) -> Result<()> {
-        while self.at < end {
-            let length = (end - self.at).min(4096) as usize;
-            self.write(&[0; 4096][..length])?;
-        }
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        self.file.flush().map_err(Error::io("write", self.path))
-    }
 }

@@ -3,9 +3,11 @@
 //! [`index`] writes the index, [`header`] the layer's own header, [`reader`] walks an index without mounting it,
 //! [`probe`] finds out whether this kernel can mount such a file.
 
+mod chunks;
 pub(crate) mod header;
 mod index;
 mod layout;
+mod output;
 pub(crate) mod probe;
 pub(crate) mod reader;
 
