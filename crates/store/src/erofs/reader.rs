@@ -2,9 +2,11 @@
 //!
 //! The file is this engine's own, but it may be damaged: every address is checked, and nothing is believed beyond the file's end.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use super::layout::*;
 use crate::{Error, Result};
@@ -19,7 +21,12 @@ pub(crate) struct Image {
     path: PathBuf,
     size: u64,
     inodes: u64,
+    /// The directory that was looked in last, and its names.
+    recent: RefCell<Option<(u64, Names)>>,
 }
+
+/// Sorted names, and their inodes.
+type Names = Rc<Vec<(Vec<u8>, u64)>>;
 
 /// What an inode says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +63,7 @@ impl Image {
             path: path.to_owned(),
             size,
             inodes: 0,
+            recent: RefCell::new(None),
         };
         let mut block = [0; BLOCK as usize];
         image.read(&mut block, SUPERBLOCK_OFFSET)?;
@@ -140,16 +148,29 @@ impl Image {
         Ok(out)
     }
 
-    /// A name in a directory.
+    /// A name in a directory. Lookups come directory by directory, so the last one is kept.
     pub(crate) fn lookup(&self, directory: &Stat, name: &[u8]) -> Result<Option<Stat>> {
         if !directory.is_directory() {
             return Ok(None);
         }
-        let found = self
-            .list(directory)?
-            .into_iter()
-            .find(|(other, _)| other == name);
-        found.map(|(_, nid)| self.stat(nid)).transpose()
+        let known = self
+            .recent
+            .borrow()
+            .as_ref()
+            .filter(|(nid, _)| *nid == directory.nid)
+            .map(|(_, list)| Rc::clone(list));
+        let list = match known {
+            Some(list) => list,
+            None => {
+                let list = Rc::new(self.list(directory)?);
+                self.recent.replace(Some((directory.nid, Rc::clone(&list))));
+                list
+            }
+        };
+        match list.binary_search_by(|(other, _)| other.as_slice().cmp(name)) {
+            Ok(index) => self.stat(list[index].1).map(Some),
+            Err(_) => Ok(None),
+        }
     }
 
     /// All extended attributes, in the order they were written.
