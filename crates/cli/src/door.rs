@@ -118,6 +118,11 @@ impl Door {
         Ok(self.engine.get_or_init(|| engine))
     }
 
+    /// Whether this is an ordinary user, or root of a namespace only: then no container has the host's root.
+    pub(crate) fn is_confined(&self) -> bool {
+        !rustix::process::geteuid().is_root() || rootless::is_confined()
+    }
+
     /// The container that a name or a prefix of an id means.
     pub(crate) fn find(&self, name: &str) -> Result<ContainerId, Error> {
         Ok(self.engine()?.find(name)?)

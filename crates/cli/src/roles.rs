@@ -112,36 +112,37 @@ fn monitor(arguments: &[String]) -> u8 {
         eprintln!("the monitor is started by `coracle start` and `coracle run`, not by hand");
         return 125;
     };
-    let (ready, client) = match streams() {
-        Ok(streams) => streams,
-        Err(error) => {
-            eprintln!("the monitor's streams cannot be set up: {error}");
-            return 125;
-        }
-    };
-    // Told through the pipe by the supervision itself once that has it; before, here.
-    let early = rustix::io::fcntl_dupfd_cloexec(&ready, 3);
     let run = || -> Result<(), coracle_engine::Error> {
         let id = id
             .parse()
             .map_err(|_| coracle_engine::Error::NoSuchContainer(id.clone()))?;
-        Engine::open(config)?.monitor(
-            &id,
-            MonitorStreams {
-                ready: Some(ready),
-                client,
-                size,
-                adopt,
-            },
-        )
+        let engine = Engine::open(config)?;
+        if engine.shares_host_ids(&id)? {
+            // Executes this binary again, with the same streams, until it is sealed.
+            coracle_engine::seal()?;
+        }
+        let (ready, client) = streams().map_err(|error| {
+            coracle_engine::Error::refused(format!(
+                "the monitor's streams cannot be set up: {error}"
+            ))
+        })?;
+        let streams = MonitorStreams {
+            ready: Some(ready),
+            client,
+            size,
+            adopt,
+        };
+        engine.monitor(&id, streams)
     };
     match run() {
         Ok(()) => 0,
         Err(error) => {
-            let told = Readiness::failed(&error, error.exit_code(), error.hint());
-            if let Ok(early) = early {
-                // If the starting command is gone, or was told already, nobody listens.
-                let _ = told.send(early);
+            // Before the pipe was taken out of standard output it is still there; afterwards this leads nowhere, and
+            // the engine told it.
+            if let Ok(ready) = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3) {
+                let told = Readiness::failed(&error, error.exit_code(), error.hint());
+                // If the starting command is gone, nobody listens.
+                let _ = told.send(ready);
             }
             error.exit_code()
         }

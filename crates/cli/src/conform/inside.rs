@@ -5,8 +5,8 @@
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{Read, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
@@ -213,58 +213,125 @@ const ALIGNMENT: usize = 4096;
 /// Bytes of the file that is read or overwritten again and again.
 pub(super) const IO_FILE: u64 = 64 << 20;
 
+/// How many transfers are under way at a time: one that waits for the CPU must not keep the device idle.
+const DEPTH: u64 = 4;
+
 /// Reads or writes a file in pieces of `size` for `seconds`; prints (bytes, operations, nanoseconds).
 ///
 /// `way`: `read`, `write` (both direct), or `buffered` (written through the page cache, synced at the end). The first
 /// half second is not counted: a throttle lets a little through at once.
 fn io(way: &str, path: &str, size: u64, seconds: u64) -> Result<u8, Error> {
-    let direct = if way == "buffered" {
-        0
+    use std::sync::atomic::{AtomicU64, Ordering};
+    let (warm, end) = match way {
+        "buffered" => (Duration::ZERO, Duration::from_secs(seconds)),
+        _ => (
+            Duration::from_millis(500),
+            Duration::from_millis(500) + Duration::from_secs(seconds),
+        ),
+    };
+    let (begin, counted) = (Instant::now(), AtomicU64::new(0));
+    let worker = |part: u64| -> Result<(), Error> {
+        let mut transfer = Transfer::open(way, path, size, part)?;
+        while begin.elapsed() < end {
+            // A buffered writer must not run so far ahead that the sync at the end takes minutes.
+            if way == "buffered" && transfer.done * size >= IO_FILE / DEPTH {
+                break;
+            }
+            transfer.one().map_err(Error::file("use", path))?;
+            if (warm..end).contains(&begin.elapsed()) || way == "buffered" {
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        if way == "buffered" {
+            transfer
+                .file
+                .sync_all()
+                .map_err(Error::file("sync", path))?;
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..DEPTH)
+            .map(|part| scope.spawn(move || worker(part)))
+            .collect();
+        workers.into_iter().try_for_each(|worker| {
+            worker.join().unwrap_or_else(|_| {
+                Err(Error::Usage {
+                    problem: "a transfer panicked".into(),
+                    hint: None,
+                })
+            })
+        })
+    })?;
+    let operations = counted.into_inner();
+    let nanos = if way == "buffered" {
+        begin.elapsed()
     } else {
-        OFlags::DIRECT.bits() as i32
-    };
-    let mut file = OpenOptions::new()
-        .read(way == "read")
-        .write(way != "read")
-        .custom_flags(direct)
-        .open(path)
-        .map_err(Error::file("open", path))?;
-    let size = size as usize;
-    let mut memory = vec![7u8; size + ALIGNMENT];
-    let offset = memory.as_ptr().align_offset(ALIGNMENT);
-    let piece = &mut memory[offset..offset + size];
-    let mut transfer = |file: &mut File| -> std::io::Result<()> {
-        if file.stream_position()? + size as u64 > IO_FILE {
-            file.seek(SeekFrom::Start(0))?;
-        }
-        if way == "read" {
-            file.read_exact(piece)
-        } else {
-            file.write_all(piece)
-        }
-    };
-    let warm = Instant::now();
-    while way != "buffered" && warm.elapsed() < Duration::from_millis(500) {
-        transfer(&mut file).map_err(Error::file("use", path))?;
+        end - warm
     }
-    let (start, mut operations) = (Instant::now(), 0u64);
-    while start.elapsed() < Duration::from_secs(seconds) {
-        transfer(&mut file).map_err(Error::file("use", path))?;
-        operations += 1;
-        // A buffered writer must not run so far ahead that the sync at the end takes minutes.
-        if way == "buffered" && operations * size as u64 >= IO_FILE {
-            break;
-        }
-    }
-    if way == "buffered" {
-        file.sync_all().map_err(Error::file("sync", path))?;
-    }
-    output::line(format_args!(
-        "{} {operations} {}",
-        operations * size as u64,
-        start.elapsed().as_nanos()
-    ))?;
+    .as_nanos();
+    output::line(format_args!("{} {operations} {nanos}", operations * size))?;
     Ok(0)
+}
+
+/// One thread's part of the file, gone over again and again.
+struct Transfer {
+    file: File,
+    read: bool,
+    memory: Vec<u8>,
+    offset: usize,
+    size: usize,
+    from: u64,
+    to: u64,
+    at: u64,
+    done: u64,
+}
+
+impl Transfer {
+    fn open(way: &str, path: &str, size: u64, part: u64) -> Result<Self, Error> {
+        let direct = if way == "buffered" {
+            0
+        } else {
+            OFlags::DIRECT.bits() as i32
+        };
+        let read = way == "read";
+        let file = OpenOptions::new()
+            .read(read)
+            .write(!read)
+            .custom_flags(direct)
+            .open(path);
+        let memory = vec![7u8; size as usize + ALIGNMENT];
+        // Direct I/O wants aligned memory.
+        let offset = memory.as_ptr().align_offset(ALIGNMENT);
+        let share = IO_FILE / DEPTH;
+        let (from, to) = (part * share, (part + 1) * share);
+        let file = file.map_err(Error::file("open", path))?;
+        Ok(Self {
+            file,
+            read,
+            memory,
+            offset,
+            size: size as usize,
+            from,
+            to,
+            at: from,
+            done: 0,
+        })
+    }
+
+    fn one(&mut self) -> std::io::Result<()> {
+        if self.at + self.size as u64 > self.to {
+            self.at = self.from;
+        }
+        let piece = &mut self.memory[self.offset..self.offset + self.size];
+        match self.read {
+            true => self.file.read_exact_at(piece, self.at)?,
+            false => self.file.write_all_at(piece, self.at)?,
+        }
+        self.at += self.size as u64;
+        self.done += 1;
+        Ok(())
+    }
 }
 
 /// Prints what this process may do, and what became of things that it must not.

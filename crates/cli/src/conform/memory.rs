@@ -135,7 +135,7 @@ fn update(subject: &Subject, checks: &mut Checks) {
     let running = subject.inspect(&name, "{{.State.Running}}");
     match (&shrunk, &running) {
         (Ok(answer), Ok(running)) => {
-            let told = answer.stderr.lines().next().unwrap_or_default();
+            let told = answer.stderr.trim();
             checks.add(
                 REFUSED,
                 answer.code != Some(0) && running == "true",

@@ -36,9 +36,9 @@ impl Outcome {
     /// The word in the table.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
-            Outcome::Yes => "yes",
-            Outcome::No => "no",
-            Outcome::Skip => "skip",
+            Outcome::Yes => "Yes",
+            Outcome::No => "No",
+            Outcome::Skip => "Skip",
         }
     }
 }
@@ -226,14 +226,14 @@ impl Finding {
         let checks: Vec<_> = self
             .checks
             .iter()
-            .map(|check| json!({"what": check.what, "outcome": check.outcome.as_str(), "evidence": check.evidence}))
+            .map(|check| json!({"what": check.what, "answer": check.outcome.as_str(), "evidence": check.evidence}))
             .collect();
         json!({
             "engine": self.engine,
             "column": self.column,
             "feature": self.feature,
             "tested": self.tested,
-            "outcome": self.outcome.as_str(),
+            "answer": self.outcome.as_str(),
             "checks": checks,
         })
     }

@@ -259,7 +259,12 @@ impl Subject {
 
     /// Directories of the host where the engine keeps its things.
     pub(super) fn storage(&self) -> Vec<PathBuf> {
-        let templates = ["{{.DockerRootDir}}", "{{.Store.GraphRoot}}"];
+        let templates = [
+            "{{.DockerRootDir}}",
+            "{{.Store.GraphRoot}}",
+            "{{.RunRoot}}",
+            "{{.Store.RunRoot}}",
+        ];
         let found = templates.iter().filter_map(|template| {
             self.call(&["info", "--format", template])
                 .ok()?

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::json;
 
 use crate::conform::{COLUMNS, Finding, Outcome, Subject};
 pub(super) use crate::conform::{INSIDE, inside::main as inside};
@@ -33,7 +33,7 @@ pub(crate) struct Conform {
 
 impl super::Verb for Conform {
     fn run(self, door: &Door) -> Result<u8, Error> {
-        let json = match self.format.as_str() {
+        let as_json = match self.format.as_str() {
             "json" => true,
             "table" => false,
             other => {
@@ -77,10 +77,9 @@ impl super::Verb for Conform {
                 findings.push(column.try_on(&subject));
             }
         }
-        if json {
-            output::line(output::pretty(&Value::Array(
-                findings.iter().map(Finding::document).collect(),
-            )))?;
+        if as_json {
+            let columns: Vec<_> = findings.iter().map(Finding::document).collect();
+            output::line(output::pretty(&json!({"columns": columns})))?;
         } else {
             output::print(&table(&findings))?;
         }
@@ -109,7 +108,7 @@ fn command(engine: &str, door: &Door) -> Result<Vec<String>, Error> {
 }
 
 fn table(findings: &[Finding]) -> String {
-    let mut lines = vec!["ENGINE\tCOLUMN\tFEATURE\t\tEVIDENCE".to_owned()];
+    let mut lines = vec!["ENGINE\tCOLUMN\tFEATURE\tANSWER\tEVIDENCE".to_owned()];
     lines.extend(findings.iter().map(|finding| {
         let outcome = finding.outcome.as_str();
         format!(

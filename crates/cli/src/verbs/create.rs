@@ -27,6 +27,16 @@ impl super::Verb for Create {
     }
 }
 
+/// Makes sure that a container with the host's ids cannot write to this program, before anything is made: it may
+/// execute this program again, from the beginning.
+pub(super) fn seal(arguments: &ContainerArguments, door: &Door) -> Result<(), Error> {
+    let shares = arguments.privileged || arguments.userns.as_deref() == Some("host");
+    if shares && !door.is_confined() {
+        coracle_engine::seal().map_err(coracle_engine::Error::from)?;
+    }
+    Ok(())
+}
+
 /// Resolves what was typed and makes the container; writes `--cidfile`; warns on standard error.
 pub(super) fn create(arguments: ContainerArguments, door: &Door) -> Result<Created, Error> {
     let pull = arguments.pull()?;

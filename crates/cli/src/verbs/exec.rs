@@ -76,7 +76,11 @@ impl super::Verb for Exec {
             }
             (false, false) => ExecIo::Inherit,
         };
-        let exec = door.engine()?.exec(&door.find(&container)?, &spec, io)?;
+        let id = door.find(&container)?;
+        if door.engine()?.shares_host_ids(&id)? {
+            coracle_engine::seal().map_err(coracle_engine::Error::from)?;
+        }
+        let exec = door.engine()?.exec(&id, &spec, io)?;
         let ended = match io {
             ExecIo::Terminal { .. } => terminal::converse(exec, self.interactive)?,
             _ => exec.wait()?,

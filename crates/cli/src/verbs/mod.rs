@@ -472,7 +472,9 @@ fn usage_error(error: &clap::Error, typed: &str) -> Error {
     let problem = problem.split_whitespace().collect::<Vec<_>>().join(" ");
     let tip = text
         .lines()
-        .find_map(|line| line.trim().strip_prefix("tip: ").map(str::to_owned));
+        .find_map(|line| line.trim().strip_prefix("tip: ").map(str::to_owned))
+        // That a value may follow `--` is true and helps nobody here.
+        .filter(|tip| !tip.starts_with("to pass"));
     Error::usage(
         problem,
         tip.unwrap_or_else(|| format!("`coracle {typed} --help` shows what it takes")),

@@ -51,6 +51,7 @@ impl super::Verb for Run {
         } else {
             terminal::need_keyboard(interactive, tty)?;
         }
+        super::create::seal(&self.container, door)?;
         let id = create(self.container, door)?.id;
         let engine = door.engine()?;
         if self.detach {
