@@ -173,12 +173,25 @@ pub(crate) struct MountStep {
     /// Set when it is detached still.
     pub(crate) attributes: Attributes,
     pub(crate) recursive_attributes: Attributes,
+    /// Mounted on directories made in it.
+    pub(crate) inner: Vec<Inner>,
     /// Becomes read-only when everything below it is there.
     pub(crate) late_read_only: Option<Slot>,
     /// No symbolic link may lead there: for kernel file systems, whose place other steps rely on.
     pub(crate) no_links: bool,
     /// It may lie on procfs (a file that lxcfs and its like stand in for).
     pub(crate) on_proc: bool,
+}
+
+/// A file system on a directory of another new one: one call of mount(2) instead of ten, by a name relative to a directory
+/// that nobody else has seen yet.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) name: CString,
+    pub(crate) kind: CString,
+    pub(crate) data: CString,
+    /// `MS_*`
+    pub(crate) flags: u32,
 }
 
 /// A device node.

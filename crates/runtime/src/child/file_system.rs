@@ -10,10 +10,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use coracle_linux::descriptor::{Fd, Slot};
 use coracle_linux::mount::{Attributes, set_attributes};
 use coracle_linux::root_dir::open_in;
-use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, makedev, openat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, makedev, mkdirat, openat};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
     OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount,
     fsopen, mount_change, move_mount, open_tree, unmount,
 };
@@ -226,6 +226,20 @@ impl Walk<'_> {
         }
         self.at_index(Step::Mounting, index);
         attach(detached.as_fd(), target.as_fd())?;
+        if !mount.inner.is_empty() {
+            fchdir(&detached)?;
+            for inner in &mount.inner {
+                mkdirat(CWD, inner.name.as_c_str(), Mode::from_raw_mode(0o755))?;
+                let flags = MountFlags::from_bits_retain(inner.flags);
+                rustix::mount::mount(
+                    inner.kind.as_c_str(),
+                    inner.name.as_c_str(),
+                    inner.kind.as_c_str(),
+                    flags,
+                    inner.data.as_c_str(),
+                )?;
+            }
+        }
         if let Some(late) = &mount.late_read_only {
             late.put(detached);
         }

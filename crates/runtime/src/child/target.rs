@@ -29,27 +29,59 @@ pub(super) fn open_or_make(
     kind: Kind,
     no_links: bool,
 ) -> Result<Fd, Errno> {
-    if no_links {
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
-        match openat2(
-            root,
-            path,
-            OFlags::PATH | OFlags::CLOEXEC,
-            Mode::empty(),
-            resolve,
-        ) {
-            Ok(fd) => return Ok(fd.into()),
-            Err(Errno::NOENT) => {}
-            Err(error) => return Err(error),
-        }
-    } else {
-        match open_in(root, path, OFlags::PATH, Mode::empty()) {
-            Ok(fd) => return Ok(fd.into()),
-            Err(Errno::NOENT) => {}
-            Err(error) => return Err(error),
-        }
+    match open(root, path, no_links) {
+        Err(Errno::NOENT) => {}
+        result => return result,
     }
-    make(root, path, kind, no_links)
+    // Mostly it is only the last component that is missing, in a directory just mounted.
+    match make_last(root, path, kind, no_links) {
+        Err(Errno::NOENT | Errno::EXIST) => make(root, path, kind, no_links),
+        result => result,
+    }
+}
+
+fn open(root: BorrowedFd<'_>, path: &CStr, no_links: bool) -> Result<Fd, Errno> {
+    if no_links {
+        open_real(root, path, OFlags::empty()).map(Fd::from)
+    } else {
+        open_in(root, path, OFlags::PATH, Mode::empty()).map(Fd::from)
+    }
+}
+
+/// Makes the last component below what the others lead to.
+fn make_last(root: BorrowedFd<'_>, path: &CStr, kind: Kind, no_links: bool) -> Result<Fd, Errno> {
+    let bytes = path.to_bytes_with_nul();
+    let split = path
+        .to_bytes()
+        .iter()
+        .rposition(|&byte| byte == b'/')
+        .ok_or(Errno::NOENT)?;
+    let mut directory = Buffer::new();
+    directory.append(bytes.get(..split).ok_or(Errno::NOENT)?)?;
+    let name = bytes
+        .get(split + 1..)
+        .and_then(|name| CStr::from_bytes_with_nul(name).ok());
+    let name = name
+        .filter(|name| !matches!(name.to_bytes(), b"" | b"." | b".."))
+        .ok_or(Errno::NOENT)?;
+    let parent = open(root, directory.as_c_str()?, no_links)?;
+    make_one(&parent, name, kind)?;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(&parent, name, flags, Mode::empty()).map(Fd::from)
+}
+
+fn make_one(parent: &Fd, name: &CStr, kind: Kind) -> Result<(), Errno> {
+    if kind == Kind::File {
+        mknodat(
+            parent,
+            name,
+            FileType::RegularFile,
+            Mode::from_raw_mode(0o644),
+            0,
+        )
+    } else {
+        mkdirat(parent, name, Mode::from_raw_mode(0o755))
+    }
 }
 
 /// A path being put together, without allocation.
@@ -188,17 +220,7 @@ fn make(root: BorrowedFd<'_>, path: &CStr, kind: Kind, no_links: bool) -> Result
                 .ok_or(Errno::NAMETOOLONG)?,
         )?;
         let name = component.as_c_str()?;
-        let made = if last && kind == Kind::File {
-            mknodat(
-                &parent,
-                name,
-                FileType::RegularFile,
-                Mode::from_raw_mode(0o644),
-                0,
-            )
-        } else {
-            mkdirat(&parent, name, Mode::from_raw_mode(0o755))
-        };
+        let made = make_one(&parent, name, if last { kind } else { Kind::Directory });
         match made {
             Ok(()) => continue,
             Err(Errno::EXIST) => {}

@@ -3,6 +3,7 @@
 //! What comes out is in two parts: the [`Plan`] that the child walks, and the [`Work`] that its parent does meanwhile.
 
 mod capabilities;
+mod cgroups;
 mod command;
 mod devices;
 mod host;
@@ -10,6 +11,7 @@ mod limits;
 mod mounts;
 mod namespaces;
 mod options;
+mod root;
 mod sysctl;
 
 use std::ffi::CString;

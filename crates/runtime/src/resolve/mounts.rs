@@ -4,24 +4,16 @@ use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
 use coracle_linux::descriptor::Slot;
-use coracle_linux::mount::{ATIME, Attributes, NODEV, RDONLY};
+use coracle_linux::mount::{ATIME, Attributes, NODEV, NOSUID, RDONLY};
 use coracle_linux::namespace;
-use coracle_linux::procfs::Proc;
 use oci_spec::runtime::{LinuxIdMapping, Mount, Spec};
-use rustix::fs::statfs;
 
 use super::namespaces::Spaces;
 use super::options::{self, Options};
-use super::{Bind, Host, HostDevice, INIT, Idmap, devices, in_root, string};
+use super::{Bind, Host, HostDevice, INIT, Idmap, devices, in_root, root as roots, string};
 use crate::Error;
 use crate::plan::{FileSystem, Kind, Link, MountStep, Source};
-use crate::request::{IdMapping, Lower, Map, Root};
-
-const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
-/// The most layers that overlay takes.
-const LOWERS: usize = 500;
-/// The kernel's limit on a value of fsconfig(2).
-const VALUE: usize = 255;
+use crate::request::{IdMapping, Map, Root};
 
 /// Files of procfs that others may stand in for, as lxcfs does.
 const ON_PROC: &[&str] = &[
@@ -45,11 +37,11 @@ pub(super) struct Tree {
 }
 
 /// What the mounts are resolved in.
-struct Context<'a> {
+pub(super) struct Context<'a> {
     ids: &'a IdMapping,
     host: &'a Host,
-    mounts: Vec<MountStep>,
-    links: Vec<Link>,
+    pub(super) mounts: Vec<MountStep>,
+    pub(super) links: Vec<Link>,
     binds: Vec<Bind>,
 }
 
@@ -111,7 +103,7 @@ pub(super) fn resolve(
             value
         }
     };
-    check_root(&root)?;
+    roots::check(&root)?;
     let root_attributes = Attributes {
         set: if own_users { NODEV } else { 0 },
         ..Attributes::default()
@@ -119,7 +111,7 @@ pub(super) fn resolve(
     let (source, root) = if host.may_mount {
         (Source::Given { mount: Slot::new() }, Some(root))
     } else {
-        (own_root(&root)?, None)
+        (roots::made_by_child(&root)?, None)
     };
     let cwd = spec
         .process()
@@ -285,6 +277,7 @@ impl Context<'_> {
             kind: Kind::AsSource,
             attributes,
             recursive_attributes,
+            inner: Vec::new(),
             late_read_only: None,
             no_links: false,
             on_proc,
@@ -292,7 +285,7 @@ impl Context<'_> {
         Ok(())
     }
 
-    fn add_new(
+    pub(super) fn add_new(
         &mut self,
         target: CString,
         kind: &str,
@@ -305,7 +298,10 @@ impl Context<'_> {
             config.push((c"source".to_owned(), Some(string("mount source", source)?)));
         }
         for (key, value) in &parsed.data {
-            if value.as_ref().is_some_and(|value| value.len() > VALUE) {
+            if value
+                .as_ref()
+                .is_some_and(|value| value.len() > roots::VALUE)
+            {
                 return Err(Error::invalid(
                     format!("mount option {key}"),
                     "the kernel takes at most 255 bytes",
@@ -340,6 +336,7 @@ impl Context<'_> {
                 ..Attributes::default()
             },
             recursive_attributes: Attributes::default(),
+            inner: Vec::new(),
             late_read_only: late.then(Slot::new),
             no_links: matches!(
                 kind,
@@ -347,52 +344,6 @@ impl Context<'_> {
             ),
             on_proc: false,
         });
-        Ok(())
-    }
-
-    /// `cgroup` is what the host has: one cgroup2, or a tmpfs with every v1 hierarchy in it.
-    fn add_cgroup(&mut self, path: &Path, target: CString, parsed: Options) -> Result<(), Error> {
-        let magic = statfs("/sys/fs/cgroup")
-            .map_err(|source| Error::host("looking at", "/sys/fs/cgroup", source))?
-            .f_type as u64;
-        if magic == CGROUP2_SUPER_MAGIC {
-            return self.add_new(target, "cgroup2", Some("cgroup"), parsed);
-        }
-        let list = Proc::host()
-            .and_then(|proc| {
-                proc.read(&format!(
-                    "{}/cgroup",
-                    rustix::process::getpid().as_raw_nonzero()
-                ))
-            })
-            .map_err(|source| Error::host("reading", "/proc/self/cgroup", source))?;
-        let read_only = parsed.attributes.set & RDONLY;
-        let mut holder = Options {
-            attributes: parsed.attributes,
-            ..Options::default()
-        };
-        holder.attributes.set |= read_only;
-        holder
-            .data
-            .push(("mode".to_owned(), Some("755".to_owned())));
-        self.add_new(target.clone(), "tmpfs", Some("tmpfs"), holder)?;
-        let base = target.to_string_lossy().into_owned();
-        for hierarchy in hierarchies(&list) {
-            let mut options = Options {
-                attributes: parsed.attributes,
-                ..Options::default()
-            };
-            options.data = hierarchy.config.clone();
-            let place = in_root("mount target", &path.join(&hierarchy.directory))?;
-            self.add_new(place, "cgroup", Some("cgroup"), options)?;
-            for alias in &hierarchy.aliases {
-                self.links.push(Link {
-                    directory: string("mount target", &base)?,
-                    name: string("link", alias)?,
-                    text: string("link", &hierarchy.directory)?,
-                });
-            }
-        }
         Ok(())
     }
 
@@ -426,11 +377,12 @@ impl Context<'_> {
             source,
             kind: Kind::File,
             attributes: Attributes {
-                set: RDONLY | coracle_linux::mount::NOSUID | NODEV,
+                set: RDONLY | NOSUID | NODEV,
                 propagation: options::PRIVATE,
                 ..Attributes::default()
             },
             recursive_attributes: Attributes::default(),
+            inner: Vec::new(),
             late_read_only: None,
             no_links: false,
             on_proc: false,
@@ -475,170 +427,5 @@ fn idmap(
             what,
             "uidMappings and gidMappings go together",
         )),
-    }
-}
-
-fn check_root(root: &Root) -> Result<(), Error> {
-    if let Root::Overlay {
-        lowers,
-        upper,
-        work,
-        ..
-    } = root
-    {
-        if lowers.is_empty() {
-            return Err(Error::invalid(
-                "the root",
-                "an overlay needs at least one layer",
-            ));
-        }
-        if lowers.len() > LOWERS {
-            return Err(Error::invalid(
-                format!("the root with {} layers", lowers.len()),
-                format!("the kernel's overlay takes at most {LOWERS}; flatten the image"),
-            ));
-        }
-        if upper == work || upper.starts_with(work) || work.starts_with(upper) {
-            return Err(Error::invalid(
-                "the root",
-                "upper and work lie in each other",
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// The root as the child of an ordinary user makes it itself.
-fn own_root(root: &Root) -> Result<Source, Error> {
-    let text = |path: &Path| -> Result<CString, Error> {
-        let text = path
-            .to_str()
-            .ok_or_else(|| Error::invalid(format!("{path:?}"), "it is not UTF-8"))?;
-        if text.len() > VALUE {
-            return Err(Error::invalid(
-                text,
-                "without privileges a path of the root has at most 255 bytes; use a shorter directory",
-            ));
-        }
-        string("path", text)
-    };
-    match root {
-        Root::Directory { path, .. } => Ok(Source::Path {
-            path: text(path)?,
-            recursive: true,
-            made: Slot::new(),
-        }),
-        Root::Overlay {
-            lowers,
-            upper,
-            work,
-            volatile,
-            ..
-        } => {
-            let mut config = vec![
-                (c"source".to_owned(), Some(c"overlay".to_owned())),
-                (c"userxattr".to_owned(), None),
-            ];
-            for lower in lowers {
-                let Lower::Directory(path) = lower else {
-                    return Err(Error::invalid(
-                        "the root",
-                        "a layer in one file can only be mounted by a privileged caller; unpack layers into directories",
-                    ));
-                };
-                config.push((c"lowerdir+".to_owned(), Some(text(path)?)));
-            }
-            config.push((c"upperdir".to_owned(), Some(text(upper)?)));
-            config.push((c"workdir".to_owned(), Some(text(work)?)));
-            if *volatile {
-                config.push((c"volatile".to_owned(), None));
-            }
-            Ok(Source::New {
-                kind: c"overlay".to_owned(),
-                config,
-                attributes: NODEV,
-                made: Slot::new(),
-            })
-        }
-    }
-}
-
-/// A cgroup v1 hierarchy of the host.
-#[derive(Debug, Eq, PartialEq)]
-struct Hierarchy {
-    directory: String,
-    config: Vec<(String, Option<String>)>,
-    /// Its controllers, when they share it.
-    aliases: Vec<String>,
-}
-
-/// Parses /proc/PID/cgroup. The unified hierarchy is not among the result.
-fn hierarchies(list: &str) -> Vec<Hierarchy> {
-    let mut all = Vec::new();
-    for line in list.lines() {
-        let mut fields = line.splitn(3, ':');
-        let (Some(_), Some(controllers), Some(_)) = (fields.next(), fields.next(), fields.next())
-        else {
-            continue;
-        };
-        if controllers.is_empty() {
-            continue;
-        }
-        if let Some(name) = controllers.strip_prefix("name=") {
-            all.push(Hierarchy {
-                directory: name.to_owned(),
-                config: vec![
-                    ("none".to_owned(), None),
-                    ("name".to_owned(), Some(name.to_owned())),
-                ],
-                aliases: Vec::new(),
-            });
-            continue;
-        }
-        let names: Vec<String> = controllers.split(',').map(str::to_owned).collect();
-        all.push(Hierarchy {
-            directory: controllers.to_owned(),
-            config: names.iter().map(|name| (name.clone(), None)).collect(),
-            aliases: if names.len() > 1 { names } else { Vec::new() },
-        });
-    }
-    all.reverse();
-    all
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::request::Ownership;
-
-    #[test]
-    fn hierarchies_are_read_from_the_kernels_list() {
-        let all = hierarchies("9:name=systemd:/\n4:cpu,cpuacct:/x:y\n2:memory:/\n0::/\n");
-        let directories: Vec<&str> = all
-            .iter()
-            .map(|hierarchy| hierarchy.directory.as_str())
-            .collect();
-        assert_eq!(directories, ["memory", "cpu,cpuacct", "systemd"]);
-        assert_eq!(all[1].aliases, ["cpu", "cpuacct"]);
-        assert_eq!(all[2].config[0], ("none".to_owned(), None));
-    }
-
-    #[test]
-    fn an_overlay_past_the_kernels_limit_is_refused_with_the_limit() {
-        let root = |count| Root::Overlay {
-            lowers: vec![Lower::Directory("/l".into()); count],
-            upper: "/u/upper".into(),
-            work: "/u/work".into(),
-            volatile: false,
-            ownership: Ownership::Outside,
-        };
-        assert!(check_root(&root(500)).is_ok());
-        assert!(
-            check_root(&root(501))
-                .expect_err("refused")
-                .to_string()
-                .contains("at most 500")
-        );
-        assert!(check_root(&root(0)).is_err());
     }
 }
