@@ -43,7 +43,7 @@ fn busybox() -> &'static [u8] {
 }
 
 const APPLETS: &str = "sh ash cat echo ls id hostname sleep true false test [ mkdir rmdir rm mv cp ln touch chmod chown \
-    chroot mount umount mknod stat head tail grep sed awk sort uniq wc tr cut env printenv pwd ps kill top free df du dd \
+    chroot mount umount mknod stat head tail grep sed awk sort uniq wc tr cut env pwd ps kill top free df du dd \
     ip ifconfig ping nslookup find xargs tee date uname whoami groups su nproc seq yes readlink realpath basename dirname \
     tty stty time timeout unshare nsenter setsid vi more less expr od hexdump cmp diff md5sum sha256sum tar gzip gunzip \
     sync trap usleep nc wget mkfifo mktemp dmesg sysctl swapon losetup insmod hwclock renice nice nohup printf";

@@ -89,7 +89,7 @@ fn completions_are_generated_and_the_shells_take_them() {
         assert!(output.status.success(), "{shell}");
         let text = String::from_utf8(output.stdout).expect("text");
         assert!(
-            text.contains("coracle") && text.contains("--network"),
+            text.contains("coracle") && text.contains("network"),
             "{shell}"
         );
         let installed = Command::new(shell).arg("-c").arg("true").status().is_ok();
@@ -144,12 +144,12 @@ fn binary_is_static_and_small() {
 #[test]
 fn container_and_image_groups_are_the_same_verbs() {
     let engine = Engine::new();
-    engine.ok("container create --name c busybox true");
+    engine.ok("container create --name c1 busybox true");
     assert_eq!(engine.ok("container ls -aq"), engine.ok("ps -aq"));
     assert_eq!(engine.ok("image ls -q"), engine.ok("images -q"));
-    engine.ok("container start c");
-    engine.ok("container wait c");
-    engine.ok("container rm c");
+    engine.ok("container start c1");
+    engine.ok("container wait c1");
+    engine.ok("container rm c1");
     engine.ok("image tag busybox two");
     engine.ok("image rm two");
 }

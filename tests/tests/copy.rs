@@ -9,13 +9,13 @@ use coracle_tests::{Engine, host};
 #[test]
 fn cp_takes_a_file_in_and_out() {
     let engine = Engine::new();
-    engine.ok("create --name c busybox cat /root/in");
+    engine.ok("create --name c1 busybox cat /root/in");
     let file = engine.make_file("in", "content\n");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o750)).expect("it is ours");
-    engine.ok(&format!("cp {} c:/root/in", file.display()));
-    assert_eq!(engine.ok("start -a c"), "content");
+    engine.ok(&format!("cp {} c1:/root/in", file.display()));
+    assert_eq!(engine.ok("start -a c1"), "content");
     let out = engine.dir().join("out");
-    engine.ok(&format!("cp c:/root/in {}", out.display()));
+    engine.ok(&format!("cp c1:/root/in {}", out.display()));
     assert_eq!(fs::read_to_string(&out).expect("copied"), "content\n");
     assert_eq!(fs::metadata(&out).expect("copied").mode() & 0o777, 0o750);
 }
@@ -23,25 +23,25 @@ fn cp_takes_a_file_in_and_out() {
 #[test]
 fn cp_of_folders_follows_dockers_rules() {
     let engine = Engine::new();
-    engine.detached("--name c", "sleep 100");
+    engine.detached("--name c1", "sleep 100");
     let dir = engine.make_dir("d");
     fs::create_dir(dir.join("sub")).expect("it is ours");
     fs::write(dir.join("sub/f"), "x").expect("it is ours");
     symlink("f", dir.join("sub/link")).expect("it is ours");
     let path = dir.display();
     // The target does not exist: it becomes the folder.
-    engine.ok(&format!("cp {path} c:/new"));
-    assert_eq!(engine.ok("exec c readlink /new/sub/link"), "f");
+    engine.ok(&format!("cp {path} c1:/new"));
+    assert_eq!(engine.ok("exec c1 readlink /new/sub/link"), "f");
     // It exists: the folder goes into it.
-    engine.ok(&format!("cp {path} c:/new"));
-    assert_eq!(engine.ok("exec c cat /new/d/sub/f"), "x");
+    engine.ok(&format!("cp {path} c1:/new"));
+    assert_eq!(engine.ok("exec c1 cat /new/d/sub/f"), "x");
     // `/.`: its content does.
-    engine.ok("exec c mkdir /into");
-    engine.ok(&format!("cp {path}/. c:/into"));
-    assert_eq!(engine.ok("exec c cat /into/sub/f"), "x");
+    engine.ok("exec c1 mkdir /into");
+    engine.ok(&format!("cp {path}/. c1:/into"));
+    assert_eq!(engine.ok("exec c1 cat /into/sub/f"), "x");
     // And out again.
     let out = engine.make_dir("out");
-    engine.ok(&format!("cp c:/new/sub {}", out.display()));
+    engine.ok(&format!("cp c1:/new/sub {}", out.display()));
     assert_eq!(fs::read_to_string(out.join("sub/f")).expect("copied"), "x");
     assert!(
         fs::symlink_metadata(out.join("sub/link"))
@@ -53,21 +53,21 @@ fn cp_of_folders_follows_dockers_rules() {
 #[test]
 fn cp_streams_tar() {
     let engine = Engine::new();
-    engine.ok("create --name c busybox true");
+    engine.ok("create --name c1 busybox true");
     let output = engine
-        .line("cp c:/etc/motd -")
+        .line("cp c1:/etc/motd -")
         .into_command()
         .output()
         .expect("it runs");
     assert!(output.status.success());
     assert_eq!(&output.stdout[257..262], b"ustar");
     engine
-        .line("cp - c:/root")
+        .line("cp - c1:/root")
         .stdin(&output.stdout)
         .run()
         .success();
     let back = engine
-        .line("cp c:/root/motd -")
+        .line("cp c1:/root/motd -")
         .into_command()
         .output()
         .expect("it runs");
@@ -77,13 +77,13 @@ fn cp_streams_tar() {
 #[test]
 fn cp_mistakes() {
     let engine = Engine::new();
-    engine.ok("create --name c busybox true");
+    engine.ok("create --name c1 busybox true");
     let dir = engine.dir().display().to_string();
-    engine.refuses(&format!("cp c:/no/such/file {dir}"));
-    engine.refuses(&format!("cp {dir}/missing c:/root"));
-    engine.refuses(&format!("cp {dir} c:/etc/motd"));
+    engine.refuses(&format!("cp c1:/no/such/file {dir}"));
+    engine.refuses(&format!("cp {dir}/missing c1:/root"));
+    engine.refuses(&format!("cp {dir} c1:/etc/motd"));
     engine.refuses(&format!("cp missing:/x {dir}"));
-    engine.refuses("cp c:/etc/motd c:/root");
+    engine.refuses("cp c1:/etc/motd c1:/root");
 }
 
 #[test]
@@ -93,19 +93,19 @@ fn cp_never_follows_a_link_of_the_container_to_the_host() {
     fs::write(victim.join("secret"), "of the host").expect("it is ours");
     let path = victim.display();
     engine.detached(
-        "--name c",
+        "--name c1",
         &format!("ln -s {path} /link; ln -s {path}/secret /file; sleep 100"),
     );
     coracle_tests::eventually(
         "the links are there",
         std::time::Duration::from_secs(10),
-        || engine.run("exec c readlink /file").code == 0,
+        || engine.run("exec c1 readlink /file").code == 0,
     );
     let file = engine.make_file("in", "from the command\n");
-    engine.run(&format!("cp {} c:/link/planted", file.display()));
-    engine.run(&format!("cp {} c:/file", file.display()));
+    engine.run(&format!("cp {} c1:/link/planted", file.display()));
+    engine.run(&format!("cp {} c1:/file", file.display()));
     let out = engine.dir().join("stolen");
-    engine.run(&format!("cp -L c:/file {}", out.display()));
+    engine.run(&format!("cp -L c1:/file {}", out.display()));
     assert!(!victim.join("planted").exists());
     assert_eq!(
         fs::read_to_string(victim.join("secret")).expect("kept"),
@@ -117,10 +117,10 @@ fn cp_never_follows_a_link_of_the_container_to_the_host() {
 #[test]
 fn cp_sees_volumes_and_mounts() {
     let engine = Engine::new();
-    engine.detached("--name c -v data:/d", "echo in volume > /d/f; sleep 100");
+    engine.detached("--name c1 -v data:/d", "echo in volume > /d/f; sleep 100");
     let out = engine.dir().join("f");
     coracle_tests::eventually("it is copied", std::time::Duration::from_secs(10), || {
-        engine.run(&format!("cp c:/d/f {}", out.display())).code == 0
+        engine.run(&format!("cp c1:/d/f {}", out.display())).code == 0
     });
     assert_eq!(fs::read_to_string(&out).expect("copied"), "in volume\n");
 }
@@ -130,10 +130,10 @@ fn diff_lists_what_was_added_changed_and_deleted() {
     let engine = Engine::new();
     let script = "echo x > /new; mkdir -p /dir/sub; echo y > /dir/sub/f; echo z >> /etc/motd; rm -r /home; rm /bin/yes";
     engine
-        .command(["run", "--name", "c", "busybox", "sh", "-c", script])
+        .command(["run", "--name", "c1", "busybox", "sh", "-c", script])
         .run()
         .success();
-    let seen = engine.ok("diff c");
+    let seen = engine.ok("diff c1");
     let mut lines: Vec<&str> = seen.lines().collect();
     lines.sort_unstable();
     let expected = [
@@ -153,8 +153,8 @@ fn diff_lists_what_was_added_changed_and_deleted() {
 #[test]
 fn diff_of_a_container_that_changed_nothing_is_empty() {
     let engine = Engine::new();
-    engine.run("run --name c busybox true").success();
-    assert_eq!(engine.ok("diff c"), "");
+    engine.run("run --name c1 busybox true").success();
+    assert_eq!(engine.ok("diff c1"), "");
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn commit_makes_a_layer_of_just_the_changes() {
     let engine = Engine::new();
     let script = "echo new > /new; rm /etc/motd; chown 1000:1000 /new; rm -r /home; mkdir /home; touch /home/only";
     engine
-        .command(["run", "--name", "c", "busybox", "sh", "-c", script])
+        .command(["run", "--name", "c1", "busybox", "sh", "-c", script])
         .run()
         .success();
     let id = engine
@@ -174,7 +174,7 @@ fn commit_makes_a_layer_of_just_the_changes() {
             "who",
             "-c",
             "CMD [\"cat\", \"/new\"]",
-            "c",
+            "c1",
             "made:1",
         ])
         .run()
@@ -209,10 +209,10 @@ fn commit_makes_a_layer_of_just_the_changes() {
 fn export_gives_the_whole_root_as_the_container_sees_it() {
     let engine = Engine::new();
     engine
-        .run("run --name c busybox sh -c 'echo x > /added; rm /etc/motd'")
+        .run("run --name c1 busybox sh -c 'echo x > /added; rm /etc/motd'")
         .success();
     let file = engine.dir().join("root.tar");
-    engine.ok(&format!("export -o {} c", file.display()));
+    engine.ok(&format!("export -o {} c1", file.display()));
     let output = Command::new("tar")
         .arg("-tf")
         .arg(&file)

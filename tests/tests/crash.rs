@@ -45,18 +45,18 @@ fn cgroups_naming(id: &str) -> Vec<String> {
 fn killed_run_leaves_a_container_that_can_be_removed_and_nothing_else() {
     let engine = Engine::new();
     for delay in moments(40, Duration::from_millis(60)) {
-        let session = engine.spawn(&format!("run --name c --memory 64m {BUSYBOX} sleep 0.02"));
+        let session = engine.spawn(&format!("run --name c1 --memory 64m {BUSYBOX} sleep 0.02"));
         kill_after(session, delay);
         let ids = engine.ok("ps -aq --no-trunc");
         if !ids.is_empty() {
-            let state = engine.field("c", "{{.State.Status}}");
+            let state = engine.field("c1", "{{.State.Status}}");
             let known = ["created", "running", "exited", "dead"];
             assert!(known.contains(&state.as_str()), "{state} after {delay:?}");
         }
-        engine.ok("rm -f c");
+        engine.ok("rm -f c1");
         assert_eq!(engine.ok("ps -aq"), "", "after {delay:?}");
         // The name is free again, at once.
-        engine.ok(&format!("run --rm --name c {BUSYBOX} true"));
+        engine.ok(&format!("run --rm --name c1 {BUSYBOX} true"));
         for id in ids.lines() {
             assert_eq!(cgroups_naming(id), Vec::<String>::new(), "after {delay:?}");
         }
@@ -82,15 +82,15 @@ fn killed_run_rm_is_cleaned_up_by_a_later_command() {
 #[test]
 fn killed_verbs_can_be_repeated() {
     let engine = Engine::new();
-    engine.ok(&format!("create --name c {BUSYBOX} sleep 1000"));
+    engine.ok(&format!("create --name c1 {BUSYBOX} sleep 1000"));
     for (n, delay) in moments(30, Duration::from_millis(25)).enumerate() {
-        let verb = ["start c", "stop -t 0 c", "restart -t 0 c"][n % 3];
+        let verb = ["start c1", "stop -t 0 c1", "restart -t 0 c1"][n % 3];
         kill_after(engine.spawn(verb), delay);
-        engine.ok("start c");
-        engine.until_status("c", "running");
-        engine.ok("exec c true");
-        engine.ok("stop -t 0 c");
-        assert_eq!(engine.field("c", "{{.State.Status}}"), "exited");
+        engine.ok("start c1");
+        engine.until_status("c1", "running");
+        engine.ok("exec c1 true");
+        engine.ok("stop -t 0 c1");
+        assert_eq!(engine.field("c1", "{{.State.Status}}"), "exited");
     }
 }
 
@@ -98,9 +98,9 @@ fn killed_verbs_can_be_repeated() {
 fn killed_rm_is_finished_by_the_next_one() {
     let engine = Engine::new();
     for delay in moments(25, Duration::from_millis(15)) {
-        engine.detached("--name c", "sleep 1000");
-        kill_after(engine.spawn("rm -f c"), delay);
-        engine.ok("rm -f c");
+        engine.detached("--name c1", "sleep 1000");
+        kill_after(engine.spawn("rm -f c1"), delay);
+        engine.ok("rm -f c1");
         assert_eq!(engine.ok("ps -aq"), "", "after {delay:?}");
     }
 }
@@ -174,7 +174,7 @@ fn killed_monitor_is_noticed_and_the_container_can_be_used_or_started_again() {
 fn monitor_killed_at_random_moments_never_blocks_the_next_command() {
     let engine = Engine::new();
     for delay in moments(25, Duration::from_millis(30)) {
-        let session = engine.spawn(&format!("run -d --name c {BUSYBOX} sleep 1000"));
+        let session = engine.spawn(&format!("run -d --name c1 {BUSYBOX} sleep 1000"));
         std::thread::sleep(delay);
         engine
             .processes()
@@ -183,7 +183,7 @@ fn monitor_killed_at_random_moments_never_blocks_the_next_command() {
             .for_each(kill);
         session.wait();
         engine.ok("ps -a");
-        engine.ok("rm -f c");
+        engine.ok("rm -f c1");
         assert_eq!(engine.ok("ps -aq"), "", "after {delay:?}");
     }
 }
@@ -191,28 +191,28 @@ fn monitor_killed_at_random_moments_never_blocks_the_next_command() {
 #[test]
 fn container_killed_from_outside_is_exited() {
     let engine = Engine::new();
-    engine.detached("--name c", "echo up; sleep 1000");
-    engine.until_logged("c", "up");
-    let pid = Pid::from_raw(engine.pid("c")).expect("a pid");
+    engine.detached("--name c1", "echo up; sleep 1000");
+    engine.until_logged("c1", "up");
+    let pid = Pid::from_raw(engine.pid("c1")).expect("a pid");
     if kill_process(pid, Signal::KILL).is_err() {
         coracle_tests::skip("a process of the container cannot be signalled from here");
         return;
     }
-    engine.until_status("c", "exited");
-    assert_eq!(engine.field("c", "{{.State.ExitCode}}"), "137");
+    engine.until_status("c1", "exited");
+    assert_eq!(engine.field("c1", "{{.State.ExitCode}}"), "137");
 }
 
 #[test]
 fn after_a_restart_of_the_host_containers_are_exited_and_start_again() {
     let engine = Engine::new();
     engine.detached(
-        "--name c -v data:/d",
+        "--name c1 -v data:/d",
         "echo kept >> /file; echo up; sleep 1000",
     );
     engine.ok(&format!("create --name made {BUSYBOX} true"));
-    engine.until_logged("c", "up");
-    let id = engine.field("c", "{{.Id}}");
-    let pid = engine.pid("c");
+    engine.until_logged("c1", "up");
+    let id = engine.field("c1", "{{.Id}}");
+    let pid = engine.pid("c1");
     // What a restart does: every process gone at once, then /run is empty.
     engine.processes().into_iter().for_each(kill);
     kill(pid as u32);
@@ -223,14 +223,14 @@ fn after_a_restart_of_the_host_containers_are_exited_and_start_again() {
     });
     fs::remove_dir_all(engine.run_root()).expect("it is ours");
     assert_eq!(
-        engine.field("c", "{{.State.Status}} {{.State.Running}}"),
+        engine.field("c1", "{{.State.Status}} {{.State.Running}}"),
         "exited false"
     );
     assert_eq!(engine.field("made", "{{.State.Status}}"), "created");
-    engine.ok("start c");
-    engine.until_status("c", "running");
-    assert_eq!(engine.ok("exec c sh -c 'sleep 0.2; wc -l < /file'"), "2");
+    engine.ok("start c1");
+    engine.until_status("c1", "running");
+    assert_eq!(engine.ok("exec c1 sh -c 'sleep 0.2; wc -l < /file'"), "2");
     engine.ok("start -a made");
-    engine.ok("rm -f c made");
+    engine.ok("rm -f c1 made");
     assert_eq!(cgroups_naming(&id), Vec::<String>::new());
 }

@@ -33,7 +33,7 @@ fn mistyped_lines_are_refused_with_the_way_to_help() {
         "run --no-such-flag busybox",
         "run",
         "rm",
-        "exec c",
+        "exec c1",
         "rename a",
         "volume nonsense",
         "ps extra words",
@@ -69,14 +69,14 @@ fn flags_that_contradict_each_other_are_refused() {
         "--hostname 'bad name'",
         "--memory -5",
     ] {
-        let outcome = engine.run(&format!("run --name c {options} {BUSYBOX} true"));
+        let outcome = engine.run(&format!("run --name c1 {options} {BUSYBOX} true"));
         assert!(
             outcome.code == 125 || outcome.code == 2,
             "{options}: {outcome:?}"
         );
         outcome.error_form(false);
+        assert_eq!(engine.ok("ps -aq"), "", "{options} left a container");
     }
-    assert_eq!(engine.ok("ps -aq"), "");
 }
 
 #[test]
@@ -103,10 +103,10 @@ fn output_that_cannot_be_written_is_an_error_and_not_a_crash() {
 #[test]
 fn closed_pipe_ends_the_command_quietly() {
     let engine = Engine::new();
-    engine.detached("--name c", "yes | head -n 200000");
-    engine.ok("wait c");
+    engine.detached("--name c1", "yes | head -n 200000");
+    engine.ok("wait c1");
     let mut child = engine
-        .line("logs c")
+        .line("logs c1")
         .into_command()
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped())

@@ -9,10 +9,10 @@ use serde_json::Value;
 fn life_of_a_container_is_recorded_in_order() {
     let engine = Engine::new();
     engine
-        .run("run --name c --label a=b busybox sh -c 'exit 3'")
+        .run("run --name c1 --label a=b busybox sh -c 'exit 3'")
         .code(3);
-    engine.ok("rename c d");
-    engine.ok("rm d");
+    engine.ok("rename c1 d1");
+    engine.ok("rm d1");
     let text = engine.ok("events --since 1h --until 0s --format json");
     let events: Vec<Value> = text
         .lines()
@@ -33,7 +33,7 @@ fn life_of_a_container_is_recorded_in_order() {
         .find(|event| event["Action"] == "die")
         .expect("it died");
     assert_eq!(die["Actor"]["Attributes"]["exitCode"], "3");
-    assert_eq!(die["Actor"]["Attributes"]["name"], "c");
+    assert_eq!(die["Actor"]["Attributes"]["name"], "c1");
     assert_eq!(die["Actor"]["Attributes"]["a"], "b");
 }
 
@@ -42,10 +42,10 @@ fn events_are_followed_as_they_happen() {
     let engine = Engine::new();
     let mut session = engine.spawn("events --format '{{.Action}} {{.Actor.Attributes.name}}'");
     std::thread::sleep(Duration::from_millis(300));
-    engine.detached("--name c", "sleep 100");
-    session.expect("start c", Duration::from_secs(10));
-    engine.ok("kill c");
-    session.expect("die c", Duration::from_secs(10));
+    engine.detached("--name c1", "sleep 100");
+    session.expect("start c1", Duration::from_secs(10));
+    engine.ok("kill c1");
+    session.expect("die c1", Duration::from_secs(10));
     session.signal(rustix::process::Signal::INT);
     session.wait();
 }
@@ -53,13 +53,13 @@ fn events_are_followed_as_they_happen() {
 #[test]
 fn filters_choose() {
     let engine = Engine::new();
-    engine.run("run --name a busybox true").success();
-    engine.run("run --name b busybox true").success();
-    engine.ok("volume create v");
+    engine.run("run --name aa busybox true").success();
+    engine.run("run --name bb busybox true").success();
+    engine.ok("volume create vv");
     let line =
         "events --since 1h --until 0s --format '{{.Type}}/{{.Action}}/{{.Actor.Attributes.name}}'";
-    let seen = engine.ok(&format!("{line} --filter container=b --filter event=die"));
-    assert_eq!(seen, "container/die/b");
+    let seen = engine.ok(&format!("{line} --filter container=bb --filter event=die"));
+    assert_eq!(seen, "container/die/bb");
     let seen = engine.ok(&format!("{line} --filter type=volume"));
     assert!(
         seen.lines().all(|line| line.starts_with("volume/")) && !seen.is_empty(),
@@ -74,7 +74,7 @@ fn out_of_memory_is_an_event() {
         return;
     }
     let engine = Engine::new();
-    engine.run("run --name c --memory 16m --memory-swap 16m busybox sh -c 'tail /dev/zero'");
+    engine.run("run --name c1 --memory 16m --memory-swap 16m busybox sh -c 'tail /dev/zero'");
     let seen = engine.ok("events --since 1h --until 0s --format '{{.Action}}'");
     assert!(seen.lines().any(|action| action == "oom"), "{seen}");
 }

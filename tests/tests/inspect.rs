@@ -76,7 +76,7 @@ fn ps_lists_what_is_asked_for() {
 #[test]
 fn ps_formats_by_template_table_and_json() {
     let engine = Engine::new();
-    let id = engine.detached("--name c --label a=b", "sleep 100");
+    let id = engine.detached("--name c1 --label a=b", "sleep 100");
     let seen = engine.ok("ps --no-trunc --format '{{.ID}} {{.Image}} {{.Label \"a\"}} {{.State}}'");
     assert_eq!(seen, format!("{id} busybox:latest b running"));
     let seen = engine.ok("ps --format 'table {{.Names}}\t{{.State}}'");
@@ -84,15 +84,15 @@ fn ps_formats_by_template_table_and_json() {
         seen.lines()
             .map(|l| l.split_whitespace().collect())
             .collect::<Vec<Vec<_>>>(),
-        [["NAMES", "STATE"], ["c", "running"]]
+        [["NAMES", "STATE"], ["c1", "running"]]
     );
     let value: Value = serde_json::from_str(&engine.ok("ps --format json")).expect("JSON");
     assert_eq!(
         (value["Names"].as_str(), value["State"].as_str()),
-        (Some("c"), Some("running"))
+        (Some("c1"), Some("running"))
     );
     let value: Value = serde_json::from_str(&engine.ok("ps --format '{{json .}}'")).expect("JSON");
-    assert_eq!(value["Names"], "c");
+    assert_eq!(value["Names"], "c1");
     engine.refuses("ps --format '{{.NoSuchField}}'");
     engine.refuses("ps --format '{{.Names'");
 }
@@ -101,13 +101,13 @@ fn ps_formats_by_template_table_and_json() {
 fn inspect_has_dockers_document() {
     let engine = Engine::new();
     let id = engine.detached(
-        "--name c --memory 64m -e A=b -w /tmp --hostname h",
+        "--name c1 --memory 64m -e A=b -w /tmp --hostname h",
         "sleep 100",
     );
-    let value: Value = serde_json::from_str(&engine.ok("inspect c")).expect("JSON");
+    let value: Value = serde_json::from_str(&engine.ok("inspect c1")).expect("JSON");
     let it = &value[0];
     assert_eq!(it["Id"], id.as_str());
-    assert_eq!(it["Name"], "/c");
+    assert_eq!(it["Name"], "/c1");
     assert_eq!(it["Path"], "sh");
     assert_eq!(it["Args"], serde_json::json!(["-c", "sleep 100"]));
     assert_eq!(it["State"]["Status"], "running");
@@ -133,12 +133,12 @@ fn inspect_has_dockers_document() {
 fn templates_know_what_dockers_users_use() {
     let engine = Engine::new();
     engine.detached(
-        "--name c -e A=b -e C=d --label x=y -v data:/data",
+        "--name c1 -e A=b -e C=d --label x=y -v data:/data",
         "sleep 100",
     );
     let cases = [
         ("{{.State.Running}}", "true"),
-        ("{{.Name}}:{{.State.Status}}", "/c:running"),
+        ("{{.Name}}:{{.State.Status}}", "/c1:running"),
         ("{{index .Config.Labels \"x\"}}", "y"),
         ("{{json .Config.Cmd}}", "[\"sh\",\"-c\",\"sleep 100\"]"),
         (
@@ -149,7 +149,7 @@ fn templates_know_what_dockers_users_use() {
         ("{{len .Args}}", "2"),
         ("{{upper .State.Status}}", "RUNNING"),
         ("{{join .Args \"+\"}}", "-c+sleep 100"),
-        ("{{printf \"%s!\" .Name}}", "/c!"),
+        ("{{printf \"%s!\" .Name}}", "/c1!"),
         ("{{with .State}}{{.Status}}{{end}}", "running"),
         ("{{eq .State.ExitCode 0}}", "true"),
         (
@@ -158,31 +158,31 @@ fn templates_know_what_dockers_users_use() {
         ),
     ];
     for (template, expected) in cases {
-        assert_eq!(engine.field("c", template), expected, "{template}");
+        assert_eq!(engine.field("c1", template), expected, "{template}");
     }
 }
 
 #[test]
 fn inspect_finds_images_and_containers_and_says_what_is_missing() {
     let engine = Engine::new();
-    engine.ok("create --name c busybox true");
-    let value: Value = serde_json::from_str(&engine.ok("inspect c busybox")).expect("JSON");
+    engine.ok("create --name c1 busybox true");
+    let value: Value = serde_json::from_str(&engine.ok("inspect c1 busybox")).expect("JSON");
     assert_eq!(value.as_array().map(Vec::len), Some(2));
     assert!(value[1]["RootFS"].is_object());
-    let outcome = engine.refuses("inspect c missing").err("missing");
+    let outcome = engine.refuses("inspect c1 missing").err("missing");
     let value: Value = serde_json::from_str(&outcome.stdout).expect("JSON of those that are there");
     assert_eq!(value.as_array().map(Vec::len), Some(1));
-    engine.refuses("inspect --type image c");
+    engine.refuses("inspect --type image c1");
 }
 
 #[test]
 fn top_lists_the_processes() {
     let engine = Engine::new();
-    engine.detached("--name c", "sleep 1000 & exec sleep 2000");
+    engine.detached("--name c1", "sleep 1000 & exec sleep 2000");
     coracle_tests::eventually("both run", std::time::Duration::from_secs(10), || {
-        engine.ok("top c").contains("sleep 2000")
+        engine.ok("top c1").contains("sleep 2000")
     });
-    let seen = engine.ok("top c");
+    let seen = engine.ok("top c1");
     let header: Vec<&str> = seen
         .lines()
         .next()
@@ -197,8 +197,8 @@ fn top_lists_the_processes() {
         seen.contains("sleep 1000") && seen.lines().count() == 3,
         "{seen}"
     );
-    engine.ok("stop -t 0 c");
-    engine.refuses("top c");
+    engine.ok("stop -t 0 c1");
+    engine.refuses("top c1");
 }
 
 #[test]
@@ -207,8 +207,8 @@ fn stats_show_use_and_limit() {
         return;
     }
     let engine = Engine::new();
-    engine.detached("--name c --memory 64m", "sleep 100");
-    let seen = engine.ok("stats --no-stream c");
+    engine.detached("--name c1 --memory 64m", "sleep 100");
+    let seen = engine.ok("stats --no-stream c1");
     for column in [
         "CONTAINER ID",
         "NAME",
@@ -223,9 +223,9 @@ fn stats_show_use_and_limit() {
         );
     }
     assert!(seen.contains("/ 64MiB"), "{seen}");
-    let text = engine.ok("stats --no-stream --format json c");
+    let text = engine.ok("stats --no-stream --format json c1");
     let value: Value = serde_json::from_str(&text).expect("JSON");
-    assert_eq!(value["Name"], "c");
+    assert_eq!(value["Name"], "c1");
     let pids = value["PIDs"]
         .as_str()
         .and_then(|pids| pids.parse::<u32>().ok());
@@ -235,9 +235,9 @@ fn stats_show_use_and_limit() {
 #[test]
 fn port_lists_nothing_where_nothing_is_published() {
     let engine = Engine::new();
-    engine.detached("--name c", "sleep 100");
-    assert_eq!(engine.ok("port c"), "");
-    engine.refuses("port c 80");
+    engine.detached("--name c1", "sleep 100");
+    assert_eq!(engine.ok("port c1"), "");
+    engine.refuses("port c1 80");
 }
 
 #[test]
@@ -246,26 +246,26 @@ fn update_changes_what_inspect_shows() {
         return;
     }
     let engine = Engine::new();
-    engine.detached("--name c --memory 64m", "sleep 100");
+    engine.detached("--name c1 --memory 64m", "sleep 100");
     assert_eq!(
-        engine.ok("update --memory 128m --restart on-failure:3 c"),
-        "c"
+        engine.ok("update --memory 128m --restart on-failure:3 c1"),
+        "c1"
     );
     assert_eq!(
-        engine.field("c", "{{.HostConfig.Memory}}"),
+        engine.field("c1", "{{.HostConfig.Memory}}"),
         (128 << 20).to_string()
     );
     let policy =
         "{{.HostConfig.RestartPolicy.Name}} {{.HostConfig.RestartPolicy.MaximumRetryCount}}";
-    assert_eq!(engine.field("c", policy), "on-failure 3");
-    engine.refuses("update --memory 1 c");
+    assert_eq!(engine.field("c1", policy), "on-failure 3");
+    engine.refuses("update --memory 1 c1");
 }
 
 #[test]
 fn system_df_and_info_and_prune() {
     let engine = Engine::new();
-    engine.ok("create --name c busybox true");
-    engine.ok("volume create v");
+    engine.ok("create --name c1 busybox true");
+    engine.ok("volume create vv");
     let seen = engine.ok("system df");
     for row in ["TYPE", "Images", "Containers", "Local Volumes"] {
         assert!(seen.contains(row), "{seen}");
@@ -285,7 +285,7 @@ fn system_df_and_info_and_prune() {
         1,
         "named images stay"
     );
-    assert_eq!(engine.ok("volume ls -q"), "v", "volumes stay");
+    assert_eq!(engine.ok("volume ls -q"), "vv", "volumes stay");
 }
 
 #[test]
@@ -301,7 +301,7 @@ fn container_prune_takes_the_stopped_only() {
 fn size_of_the_writable_layer_is_shown() {
     let engine = Engine::new();
     engine
-        .run("run --name c busybox dd if=/dev/zero of=/f bs=1k count=2000")
+        .run("run --name c1 busybox dd if=/dev/zero of=/f bs=1k count=2000")
         .success();
     let seen = engine.ok("ps -a -s --format '{{.Size}}'");
     assert!(

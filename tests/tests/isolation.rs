@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use coracle_tests::{Engine, host};
 
@@ -29,7 +30,7 @@ fn root_inside_is_an_unprivileged_id_outside_and_differs_by_container() {
         return;
     }
     let engine = Engine::new();
-    let owners: Vec<String> = ["a", "b"]
+    let owners: Vec<String> = ["a1", "b1"]
         .iter()
         .map(|name| {
             engine.detached(&format!("--name {name}"), "sleep 100");
@@ -51,12 +52,12 @@ fn root_inside_is_an_unprivileged_id_outside_and_differs_by_container() {
     assert_ne!(owners[0], owners[1]);
     // Files of the image belong to root inside although none was chowned.
     assert_eq!(
-        engine.ok("exec a stat -c '%u %g' /etc/motd /root"),
+        engine.ok("exec a1 stat -c '%u %g' /etc/motd /root"),
         "0 0\n0 0"
     );
     assert_eq!(
         engine
-            .ok("exec a cat /proc/self/uid_map")
+            .ok("exec a1 cat /proc/self/uid_map")
             .split_whitespace()
             .next(),
         Some("0")
@@ -74,10 +75,10 @@ fn only_the_default_capabilities_are_there_and_none_can_be_gained() {
             .expect("a line");
         line.split_whitespace().nth(1).expect("a value").to_owned()
     };
-    // Docker's fourteen.
-    assert_eq!(field("CapBnd:"), "00000000a80425fb");
-    assert_eq!(field("CapEff:"), "00000000a80425fb");
-    assert_eq!(field("CapPrm:"), "00000000a80425fb");
+    // Docker's without MKNOD, NET_RAW and AUDIT_WRITE.
+    assert_eq!(field("CapBnd:"), "00000000800405fb");
+    assert_eq!(field("CapEff:"), "00000000800405fb");
+    assert_eq!(field("CapPrm:"), "00000000800405fb");
     assert_eq!(field("CapAmb:"), "0000000000000000");
     assert_eq!(field("NoNewPrivs:"), "1");
     assert_eq!(field("Seccomp:"), "2");
@@ -155,31 +156,34 @@ fn sensitive_paths_are_masked_or_read_only() {
 #[test]
 fn masks_can_be_lifted_and_added() {
     let engine = Engine::new();
-    let script = "[ -n \"$(head -c1 /proc/timer_list 2>/dev/null)\" ] && echo open; \
-                  [ -n \"$(cat /etc/motd)\" ] || echo masked";
     assert_eq!(
-        engine.sh_ok("--security-opt mask=/etc/motd", script),
-        "masked"
+        engine.sh_ok("--security-opt mask=/etc/motd", "cat /etc/motd"),
+        ""
     );
-    let mounts = engine.sh_ok("--security-opt unmask=ALL", "cat /proc/mounts");
-    assert!(!mounts.contains(" /proc/kcore "), "{mounts}");
-    assert!(
-        engine
-            .sh_ok("", "cat /proc/mounts")
-            .contains(" /proc/kcore ")
+    // Which of them a kernel has differs.
+    let candidates =
+        ["kcore", "keys", "timer_list", "interrupts"].map(|name| format!("/proc/{name}"));
+    let masked = candidates.into_iter().find(|path| Path::new(path).exists());
+    let masked = masked.expect("every kernel has /proc/interrupts");
+    let count = format!("grep -c ' {masked} ' /proc/mounts; true");
+    assert_eq!(engine.sh_ok("", &count), "1", "{masked}");
+    assert_eq!(engine.sh_ok("--security-opt unmask=ALL", &count), "0");
+    assert_eq!(
+        engine.sh_ok(&format!("--security-opt unmask={masked}"), &count),
+        "0"
     );
 }
 
 #[test]
 fn mount_table_shows_no_path_of_the_host() {
     let engine = Engine::new();
-    let table = engine.sh_ok("", "cat /proc/self/mountinfo");
+    let table = engine.sh_ok("", "cat /proc/mounts");
     let own = engine.dir().display().to_string();
     // The source of an overlay may not show where the host keeps its layers either.
     assert!(!table.contains(&own), "{table}");
     let points: Vec<&str> = table
         .lines()
-        .filter_map(|line| line.split(' ').nth(4))
+        .filter_map(|line| line.split(' ').nth(1))
         .collect();
     for point in [
         "/",
@@ -200,14 +204,13 @@ fn devices_are_dockers_few() {
     let listed = engine.sh_ok("", "ls /dev");
     let mut names: Vec<&str> = listed
         .split_whitespace()
-        .filter(|name| *name != "console")
+        .filter(|name| !["console", "core"].contains(name))
         .collect();
     names.sort_unstable();
     let expected = [
-        "core", "fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin",
+        "fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin",
         "stdout", "tty", "urandom", "zero",
     ];
-    let expected: Vec<&str> = expected.into_iter().collect();
     assert_eq!(names, expected);
     let script =
         "echo x > /dev/null && head -c4 /dev/zero | od -An -tx1 && head -c8 /dev/urandom | wc -c";
@@ -256,9 +259,9 @@ fn pid_one_is_the_command_and_others_are_invisible() {
 #[test]
 fn network_is_a_loopback_that_is_up() {
     let engine = Engine::new();
-    let script = "ls /sys/class/net; ping -c1 -W1 127.0.0.1 >/dev/null && echo up";
+    let script = "ls /sys/class/net; ifconfig lo | grep -o 'inet addr:127.0.0.1\\|UP'";
     for options in ["--network none", "--net none"] {
-        assert_eq!(engine.sh_ok(options, script), "lo\nup");
+        assert_eq!(engine.sh_ok(options, script), "lo\ninet addr:127.0.0.1\nUP");
     }
 }
 
@@ -326,7 +329,7 @@ fn privileged_opens_everything() {
     let engine = Engine::new();
     let script = "grep -E '^(CapEff|Seccomp:|NoNewPrivs)' /proc/self/status; mount -t tmpfs x /mnt 2>&1 || \
                   { mkdir -p /mnt; mount -t tmpfs x /mnt; }; grep -c ' /mnt ' /proc/mounts; \
-                  grep -c ' /proc/kcore ' /proc/mounts";
+                  grep -c ' /proc/[^ ]* ' /proc/mounts";
     let seen = engine.sh("--privileged", script);
     let lines: Vec<&str> = seen.stdout.lines().collect();
     let mask = lines[0].split_whitespace().nth(1).expect("a mask");

@@ -7,44 +7,44 @@ use coracle_tests::{Engine, host};
 #[test]
 fn create_start_wait_and_remove() {
     let engine = Engine::new();
-    let id = engine.ok("create --name c busybox sh -c 'echo hello; exit 3'");
+    let id = engine.ok("create --name c1 busybox sh -c 'echo hello; exit 3'");
     assert_eq!(id.len(), 64);
-    assert_eq!(engine.field("c", "{{.State.Status}}"), "created");
-    assert_eq!(engine.ok("start c"), "c");
-    assert_eq!(engine.ok("wait c"), "3");
+    assert_eq!(engine.field("c1", "{{.State.Status}}"), "created");
+    assert_eq!(engine.ok("start c1"), "c1");
+    assert_eq!(engine.ok("wait c1"), "3");
     assert_eq!(
-        engine.field("c", "{{.State.Status}} {{.State.ExitCode}}"),
+        engine.field("c1", "{{.State.Status}} {{.State.ExitCode}}"),
         "exited 3"
     );
-    assert_eq!(engine.ok("logs c"), "hello");
-    assert_eq!(engine.ok("rm c"), "c");
-    engine.refuses("inspect c");
+    assert_eq!(engine.ok("logs c1"), "hello");
+    assert_eq!(engine.ok("rm c1"), "c1");
+    engine.refuses("inspect c1");
 }
 
 #[test]
 fn start_attached_gives_output_and_exit_code() {
     let engine = Engine::new();
-    engine.ok("create -i --name c busybox sh -c 'cat; exit 4'");
-    let seen = engine.line("start -a -i c").stdin(b"fed\n").run().code(4);
+    engine.ok("create -i --name c1 busybox sh -c 'cat; exit 4'");
+    let seen = engine.line("start -a -i c1").stdin(b"fed\n").run().code(4);
     assert_eq!(seen.stdout, "fed\n");
 }
 
 #[test]
 fn container_starts_again_with_its_files() {
     let engine = Engine::new();
-    engine.ok("create --name c busybox sh -c 'echo x >> /count; wc -l < /count'");
+    engine.ok("create --name c1 busybox sh -c 'echo x >> /count; wc -l < /count'");
     for round in 1..=3 {
-        assert_eq!(engine.ok("start -a c"), round.to_string());
+        assert_eq!(engine.ok("start -a c1"), round.to_string());
     }
 }
 
 #[test]
 fn start_twice_changes_nothing() {
     let engine = Engine::new();
-    engine.detached("--name c", "sleep 100");
-    let pid = engine.pid("c");
-    engine.ok("start c");
-    assert_eq!(engine.pid("c"), pid);
+    engine.detached("--name c1", "sleep 100");
+    let pid = engine.pid("c1");
+    engine.ok("start c1");
+    assert_eq!(engine.pid("c1"), pid);
 }
 
 #[test]
@@ -75,42 +75,42 @@ fn stop_signal_and_timeout_are_the_containers() {
     let engine = Engine::new();
     let script =
         "trap 'echo usr2; exit 11' USR2; trap '' TERM; echo up; while :; do sleep 0.05; done";
-    engine.detached("--name c --stop-signal SIGUSR2 --stop-timeout 20", script);
-    engine.until_logged("c", "up");
-    let outcome = engine.run("stop c").success();
+    engine.detached("--name c1 --stop-signal SIGUSR2 --stop-timeout 20", script);
+    engine.until_logged("c1", "up");
+    let outcome = engine.run("stop c1").success();
     assert!(outcome.took < Duration::from_secs(10), "{outcome:?}");
-    assert_eq!(engine.field("c", "{{.State.ExitCode}}"), "11");
+    assert_eq!(engine.field("c1", "{{.State.ExitCode}}"), "11");
 }
 
 #[test]
 fn kill_sends_the_signal_asked_for() {
     let engine = Engine::new();
     engine.detached(
-        "--name c",
+        "--name c1",
         "trap 'echo hup' HUP; echo up; while :; do sleep 0.05; done",
     );
-    engine.until_logged("c", "up");
-    engine.ok("kill -s HUP c");
-    engine.until_logged("c", "hup");
-    engine.ok("kill c");
-    engine.until_status("c", "exited");
-    assert_eq!(engine.field("c", "{{.State.ExitCode}}"), "137");
-    engine.refuses("kill c");
-    engine.refuses("kill -s NONSENSE c");
+    engine.until_logged("c1", "up");
+    engine.ok("kill -s HUP c1");
+    engine.until_logged("c1", "hup");
+    engine.ok("kill c1");
+    engine.until_status("c1", "exited");
+    assert_eq!(engine.field("c1", "{{.State.ExitCode}}"), "137");
+    engine.refuses("kill c1");
+    engine.refuses("kill -s NONSENSE c1");
 }
 
 #[test]
 fn restart_gives_a_new_process() {
     let engine = Engine::new();
-    engine.detached("--name c", "echo start; sleep 100");
-    let pid = engine.pid("c");
-    engine.ok("restart -t 0 c");
-    engine.until_status("c", "running");
-    assert_ne!(engine.pid("c"), pid);
-    assert_eq!(engine.ok("logs c"), "start\nstart");
-    engine.ok("stop -t 0 c");
-    engine.ok("restart c");
-    engine.until_status("c", "running");
+    engine.detached("--name c1", "echo start; sleep 100");
+    let pid = engine.pid("c1");
+    engine.ok("restart -t 0 c1");
+    engine.until_status("c1", "running");
+    assert_ne!(engine.pid("c1"), pid);
+    assert_eq!(engine.ok("logs c1"), "start\nstart");
+    engine.ok("stop -t 0 c1");
+    engine.ok("restart c1");
+    engine.until_status("c1", "running");
 }
 
 #[test]
@@ -119,26 +119,26 @@ fn pause_freezes_and_unpause_goes_on() {
         return;
     }
     let engine = Engine::new();
-    engine.detached("--name c", "while :; do echo tick; sleep 0.05; done");
-    engine.until_logged("c", "tick");
-    engine.ok("pause c");
+    engine.detached("--name c1", "while :; do echo tick; sleep 0.05; done");
+    engine.until_logged("c1", "tick");
+    engine.ok("pause c1");
     assert_eq!(
-        engine.field("c", "{{.State.Status}} {{.State.Paused}}"),
+        engine.field("c1", "{{.State.Status}} {{.State.Paused}}"),
         "paused true"
     );
     std::thread::sleep(Duration::from_millis(100));
-    let frozen = engine.ok("logs c").lines().count();
+    let frozen = engine.ok("logs c1").lines().count();
     std::thread::sleep(Duration::from_millis(300));
-    assert_eq!(engine.ok("logs c").lines().count(), frozen);
-    engine.refuses("pause c");
-    engine.refuses("exec c true").err("paused");
-    engine.ok("unpause c");
+    assert_eq!(engine.ok("logs c1").lines().count(), frozen);
+    engine.refuses("pause c1");
+    engine.refuses("exec c1 true").err("paused");
+    engine.ok("unpause c1");
     coracle_tests::eventually("it ticks again", Duration::from_secs(10), || {
-        engine.ok("logs c").lines().count() > frozen
+        engine.ok("logs c1").lines().count() > frozen
     });
-    engine.refuses("unpause c");
-    engine.ok("pause c");
-    engine.ok("rm -f c");
+    engine.refuses("unpause c1");
+    engine.ok("pause c1");
+    engine.ok("rm -f c1");
 }
 
 #[test]
@@ -147,32 +147,32 @@ fn stop_of_a_paused_container_ends_it() {
         return;
     }
     let engine = Engine::new();
-    engine.detached("--name c", "sleep 100");
-    engine.ok("pause c");
-    engine.ok("stop -t 1 c");
-    assert_eq!(engine.field("c", "{{.State.Status}}"), "exited");
+    engine.detached("--name c1", "sleep 100");
+    engine.ok("pause c1");
+    engine.ok("stop -t 1 c1");
+    assert_eq!(engine.field("c1", "{{.State.Status}}"), "exited");
 }
 
 #[test]
 fn wait_waits_for_all_and_gives_each_code() {
     let engine = Engine::new();
-    engine.detached("--name a", "sleep 0.5; exit 1");
-    engine.detached("--name b", "exit 2");
-    assert_eq!(engine.ok("wait a b"), "1\n2");
+    engine.detached("--name aa", "sleep 0.5; exit 1");
+    engine.detached("--name bb", "exit 2");
+    assert_eq!(engine.ok("wait aa bb"), "1\n2");
     // Again, when it has ended long since.
-    assert_eq!(engine.ok("wait b"), "2");
+    assert_eq!(engine.ok("wait bb"), "2");
 }
 
 #[test]
 fn running_container_is_only_removed_by_force() {
     let engine = Engine::new();
-    engine.detached("--name c", "sleep 100");
-    engine.refuses("rm c").err("c");
-    assert_eq!(engine.field("c", "{{.State.Running}}"), "true");
-    engine.ok("rm -f c");
-    engine.refuses("rm c");
+    engine.detached("--name c1", "sleep 100");
+    engine.refuses("rm c1").err("c1");
+    assert_eq!(engine.field("c1", "{{.State.Running}}"), "true");
+    engine.ok("rm -f c1");
+    engine.refuses("rm c1");
     // As in Docker, force asks for it to be gone, and it is.
-    engine.run("rm -f c").success();
+    engine.run("rm -f c1").success();
 }
 
 #[test]
@@ -248,33 +248,39 @@ fn short_id_works_everywhere_and_an_ambiguous_one_is_refused() {
 #[test]
 fn verbs_on_several_containers_do_all_they_can() {
     let engine = Engine::new();
-    engine.detached("--name a", "sleep 100");
-    engine.detached("--name b", "sleep 100");
-    let outcome = engine.refuses("stop -t 0 a missing b").err("missing");
-    assert_eq!(outcome.stdout.lines().collect::<Vec<_>>(), ["a", "b"]);
+    engine.detached("--name aa", "sleep 100");
+    engine.detached("--name bb", "sleep 100");
+    let outcome = engine.refuses("stop -t 0 aa missing bb").err("missing");
+    assert_eq!(outcome.stdout.lines().collect::<Vec<_>>(), ["aa", "bb"]);
     assert_eq!(engine.ok("ps -q"), "");
-    engine.refuses("rm a missing b").err("missing");
+    engine.refuses("rm aa missing bb").err("missing");
     assert_eq!(engine.ok("ps -aq"), "");
 }
 
 #[test]
 fn two_commands_on_one_container_at_once_are_one_after_the_other() {
     let engine = Engine::new();
-    engine.ok("create --name c busybox sleep 100");
+    engine.ok("create --name c1 busybox sleep 100");
     for _ in 0..5 {
         let sessions: Vec<_> = (0..6)
-            .map(|n| engine.spawn(if n % 2 == 0 { "start c" } else { "stop -t 0 c" }))
+            .map(|n| {
+                engine.spawn(if n % 2 == 0 {
+                    "start c1"
+                } else {
+                    "stop -t 0 c1"
+                })
+            })
             .collect();
         for session in sessions {
             session.wait().success();
         }
-        let status = engine.field("c", "{{.State.Status}}");
+        let status = engine.field("c1", "{{.State.Status}}");
         assert!(
             ["running", "exited", "created"].contains(&status.as_str()),
             "{status}"
         );
     }
-    let sessions: Vec<_> = (0..4).map(|_| engine.spawn("rm -f c")).collect();
+    let sessions: Vec<_> = (0..4).map(|_| engine.spawn("rm -f c1")).collect();
     for session in sessions {
         session.wait().success();
     }

@@ -13,10 +13,10 @@ fn memory_limit_kills_inside_only_and_is_reported() {
     let engine = Engine::new();
     engine.detached("--name neighbour", "sleep 100");
     engine
-        .run("run --name c --memory 32m --memory-swap 32m busybox sh -c 'tail /dev/zero'")
+        .run("run --name c1 --memory 32m --memory-swap 32m busybox sh -c 'tail /dev/zero'")
         .code(137);
     assert_eq!(
-        engine.field("c", "{{.State.OOMKilled}} {{.State.ExitCode}}"),
+        engine.field("c1", "{{.State.OOMKilled}} {{.State.ExitCode}}"),
         "true 137"
     );
     assert_eq!(
@@ -36,9 +36,9 @@ fn cpu_quota_is_what_is_used() {
     }
     let engine = Engine::new();
     // Processor time of the container's own shell, over a wall time that the container measures.
-    engine.detached("--name c --cpus 0.25", "while :; do :; done");
+    engine.detached("--name c1 --cpus 0.25", "while :; do :; done");
     let used = || -> f64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", engine.pid("c"))).expect("it runs");
+        let stat = fs::read_to_string(format!("/proc/{}/stat", engine.pid("c1"))).expect("it runs");
         let after = stat.rsplit(") ").next().expect("fields");
         let ticks: Vec<u64> = after
             .split(' ')
@@ -101,12 +101,12 @@ fn limits_are_where_inspect_says() {
         return;
     }
     let engine = Engine::new();
-    let options = "--name c --memory 64m --memory-reservation 32m --cpus 1.5 --cpu-shares 512 --pids-limit 50";
+    let options = "--name c1 --memory 64m --memory-reservation 32m --cpus 1.5 --cpu-shares 512 --pids-limit 50";
     engine.detached(options, "sleep 100");
     let template = "{{.HostConfig.Memory}} {{.HostConfig.MemoryReservation}} {{.HostConfig.NanoCpus}} \
                     {{.HostConfig.CpuShares}} {{.HostConfig.PidsLimit}}";
     assert_eq!(
-        engine.field("c", template),
+        engine.field("c1", template),
         "67108864 33554432 1500000000 512 50"
     );
 }
@@ -139,23 +139,23 @@ fn update_is_live_and_refuses_to_shrink_below_use() {
     let engine = Engine::new();
     let script = "head -c 24m /dev/zero > /dev/shm/held; echo held; while :; do sleep 0.1; done";
     engine.detached(
-        "--name c --memory 128m --memory-swap 128m --pids-limit 100",
+        "--name c1 --memory 128m --memory-swap 128m --pids-limit 100",
         script,
     );
-    engine.until_logged("c", "held");
+    engine.until_logged("c1", "held");
     engine
-        .refuses("update --memory 16m --memory-swap 16m c")
+        .refuses("update --memory 16m --memory-swap 16m c1")
         .err("use");
     assert_eq!(
-        engine.field("c", "{{.State.Running}} {{.HostConfig.Memory}}"),
+        engine.field("c1", "{{.State.Running}} {{.HostConfig.Memory}}"),
         "true 134217728"
     );
-    engine.ok("update --memory 64m --memory-swap 64m c");
-    assert_eq!(engine.field("c", "{{.HostConfig.Memory}}"), "67108864");
+    engine.ok("update --memory 64m --memory-swap 64m c1");
+    assert_eq!(engine.field("c1", "{{.HostConfig.Memory}}"), "67108864");
     // And it is the kernel's new limit: past it, the program inside is killed.
-    engine.run("exec c sh -c 'tail /dev/zero'").code(137);
-    engine.ok("update --pids-limit 3 c");
-    let seen = engine.run("exec c sh -c 'for i in 1 2 3 4 5 6; do sleep 1 & done; echo end'");
+    engine.run("exec c1 sh -c 'tail /dev/zero'").code(137);
+    engine.ok("update --pids-limit 3 c1");
+    let seen = engine.run("exec c1 sh -c 'for i in 1 2 3 4 5 6; do sleep 1 & done; echo end'");
     assert!(seen.stderr.contains("fork") || seen.code != 0, "{seen:?}");
 }
 

@@ -10,12 +10,12 @@ const LONG: Duration = Duration::from_secs(30);
 #[test]
 fn on_failure_restarts_so_often_and_no_more() {
     let engine = Engine::new();
-    engine.detached("--name c --restart on-failure:2", "echo try; exit 1");
+    engine.detached("--name c1 --restart on-failure:2", "echo try; exit 1");
     eventually("it gave up", LONG, || {
-        engine.field("c", "{{.RestartCount}} {{.State.Status}}") == "2 exited"
+        engine.field("c1", "{{.RestartCount}} {{.State.Status}}") == "2 exited"
     });
-    assert_eq!(engine.ok("logs c"), "try\ntry\ntry");
-    assert_eq!(engine.field("c", "{{.State.ExitCode}}"), "1");
+    assert_eq!(engine.ok("logs c1"), "try\ntry\ntry");
+    assert_eq!(engine.field("c1", "{{.State.ExitCode}}"), "1");
     engine.detached("--name fine --restart on-failure", "exit 0");
     assert_eq!(engine.ok("wait fine"), "0");
     engine.until_status("fine", "exited");
@@ -24,23 +24,23 @@ fn on_failure_restarts_so_often_and_no_more() {
 #[test]
 fn always_restarts_until_it_is_stopped() {
     let engine = Engine::new();
-    engine.detached("--name c --restart always", "echo up; sleep 0.2");
+    engine.detached("--name c1 --restart always", "echo up; sleep 0.2");
     eventually("it came back twice", LONG, || {
-        engine.ok("logs c").lines().count() >= 3
+        engine.ok("logs c1").lines().count() >= 3
     });
-    engine.ok("stop -t 0 c");
-    let count = engine.ok("logs c").lines().count();
+    engine.ok("stop -t 0 c1");
+    let count = engine.ok("logs c1").lines().count();
     std::thread::sleep(Duration::from_secs(1));
-    assert_eq!(engine.ok("logs c").lines().count(), count);
-    assert_eq!(engine.field("c", "{{.State.Status}}"), "exited");
+    assert_eq!(engine.ok("logs c1").lines().count(), count);
+    assert_eq!(engine.field("c1", "{{.State.Status}}"), "exited");
 }
 
 #[test]
 fn killed_by_hand_is_a_failure_that_restarts() {
     let engine = Engine::new();
-    engine.detached("--name c --restart unless-stopped", "echo up; sleep 100");
-    engine.until_logged("c", "up");
-    let pid = engine.pid("c");
+    engine.detached("--name c1 --restart unless-stopped", "echo up; sleep 100");
+    engine.until_logged("c1", "up");
+    let pid = engine.pid("c1");
     // As a program that crashes: not by a command of the engine.
     let raw = rustix::process::Pid::from_raw(pid).expect("a pid");
     if rustix::process::kill_process(raw, rustix::process::Signal::KILL).is_err() {
@@ -48,9 +48,9 @@ fn killed_by_hand_is_a_failure_that_restarts() {
         return;
     }
     eventually("it came back", LONG, || {
-        engine.field("c", "{{.State.Status}}") == "running" && engine.pid("c") != pid
+        engine.field("c1", "{{.State.Status}}") == "running" && engine.pid("c1") != pid
     });
-    engine.ok("rm -f c");
+    engine.ok("rm -f c1");
 }
 
 #[test]
@@ -73,19 +73,19 @@ fn restart_policy_and_rm_exclude_each_other() {
 #[test]
 fn health_goes_from_starting_to_healthy_to_unhealthy() {
     let engine = Engine::new();
-    let options = "--name c --health-cmd 'test -e /tmp/ok' --health-interval 200ms --health-retries 2 --health-timeout 2s";
+    let options = "--name c1 --health-cmd 'test -e /tmp/ok' --health-interval 200ms --health-retries 2 --health-timeout 2s";
     engine.detached(options, "touch /tmp/ok; sleep 100");
-    let health = || engine.field("c", "{{.State.Health.Status}}");
+    let health = || engine.field("c1", "{{.State.Health.Status}}");
     eventually("it is healthy", LONG, || health() == "healthy");
     assert!(engine.ok("ps --format '{{.Status}}'").contains("(healthy)"));
-    engine.ok("exec c rm /tmp/ok");
+    engine.ok("exec c1 rm /tmp/ok");
     eventually("it is unhealthy", LONG, || health() == "unhealthy");
     let streak: u32 = engine
-        .field("c", "{{.State.Health.FailingStreak}}")
+        .field("c1", "{{.State.Health.FailingStreak}}")
         .parse()
         .expect("a number");
     assert!(streak >= 2);
-    let log = engine.field("c", "{{json .State.Health.Log}}");
+    let log = engine.field("c1", "{{json .State.Health.Log}}");
     assert!(log.contains("\"ExitCode\":1"), "{log}");
     assert_eq!(
         engine.ok("ps -q --filter health=unhealthy").lines().count(),
@@ -96,23 +96,23 @@ fn health_goes_from_starting_to_healthy_to_unhealthy() {
 #[test]
 fn probe_that_hangs_is_cut_off() {
     let engine = Engine::new();
-    let options = "--name c --health-cmd 'sleep 50' --health-interval 200ms --health-retries 1 --health-timeout 300ms";
+    let options = "--name c1 --health-cmd 'sleep 50' --health-interval 200ms --health-retries 1 --health-timeout 300ms";
     engine.detached(options, "sleep 100");
     eventually("it is unhealthy", LONG, || {
-        engine.field("c", "{{.State.Health.Status}}") == "unhealthy"
+        engine.field("c1", "{{.State.Health.Status}}") == "unhealthy"
     });
     eventually("no probe is left", LONG, || {
-        !engine.ok("top c").contains("sleep 50") || engine.ok("top c").lines().count() <= 3
+        !engine.ok("top c1").contains("sleep 50") || engine.ok("top c1").lines().count() <= 3
     });
 }
 
 #[test]
 fn start_period_forgives() {
     let engine = Engine::new();
-    let options = "--name c --health-cmd false --health-interval 100ms --health-retries 1 --health-start-period 60s";
+    let options = "--name c1 --health-cmd false --health-interval 100ms --health-retries 1 --health-start-period 60s";
     engine.detached(options, "sleep 100");
     std::thread::sleep(Duration::from_secs(1));
-    assert_eq!(engine.field("c", "{{.State.Health.Status}}"), "starting");
+    assert_eq!(engine.field("c1", "{{.State.Health.Status}}"), "starting");
 }
 
 #[test]

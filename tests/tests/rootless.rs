@@ -14,8 +14,8 @@ fn user_runs_an_image_as_root_inside_and_as_nobody_special_outside() {
         engine.sh_ok("", "id -u; id -g; cat /etc/motd"),
         "0\n0\na file of the image"
     );
-    engine.detached("--name c", "sleep 100");
-    let status = fs::read_to_string(format!("/proc/{}/status", engine.pid("c"))).expect("it runs");
+    engine.detached("--name c1", "sleep 100");
+    let status = fs::read_to_string(format!("/proc/{}/status", engine.pid("c1"))).expect("it runs");
     let uid = status
         .lines()
         .find(|line| line.starts_with("Uid:"))
@@ -83,7 +83,7 @@ fn isolation_is_the_same() {
         .lines()
         .filter_map(|line| line.split_whitespace().nth(1))
         .collect();
-    assert_eq!(values, ["00000000a80425fb", "1", "2"]);
+    assert_eq!(values, ["00000000800405fb", "1", "2"]);
     assert_eq!(
         engine.sh_ok("", "echo $$; ls /sys/class/net; hostname | wc -c"),
         "1\nlo\n13"
@@ -97,22 +97,22 @@ fn whole_life_works() {
         return;
     };
     let id = engine.detached(
-        "--name c",
+        "--name c1",
         "trap 'exit 5' TERM; echo up; while :; do sleep 0.05; done",
     );
-    engine.until_logged("c", "up");
-    assert_eq!(engine.ok("exec c echo in"), "in");
+    engine.until_logged("c1", "up");
+    assert_eq!(engine.ok("exec c1 echo in"), "in");
     assert!(engine.ok("ps").contains(&id[..12]));
-    assert!(engine.ok("top c").lines().count() >= 2);
-    engine.ok("stop c");
-    assert_eq!(engine.field("c", "{{.State.ExitCode}}"), "5");
-    engine.ok("start c");
-    engine.until_status("c", "running");
-    engine.ok("restart -t 0 c");
-    engine.ok("kill c");
-    engine.ok("wait c");
-    engine.ok("rename c d");
-    engine.ok("rm d");
+    assert!(engine.ok("top c1").lines().count() >= 2);
+    engine.ok("stop c1");
+    assert_eq!(engine.field("c1", "{{.State.ExitCode}}"), "5");
+    engine.ok("start c1");
+    engine.until_status("c1", "running");
+    engine.ok("restart -t 0 c1");
+    engine.ok("kill c1");
+    engine.ok("wait c1");
+    engine.ok("rename c1 d1");
+    engine.ok("rm d1");
 }
 
 #[test]
@@ -134,20 +134,20 @@ fn files_in_and_out_and_images_work() {
     };
     engine
         .run(&format!(
-            "run --name c {BUSYBOX} sh -c 'echo x > /new; rm /etc/motd'"
+            "run --name c1 {BUSYBOX} sh -c 'echo x > /new; rm /etc/motd'"
         ))
         .success();
-    let mut lines: Vec<String> = engine.ok("diff c").lines().map(str::to_owned).collect();
+    let mut lines: Vec<String> = engine.ok("diff c1").lines().map(str::to_owned).collect();
     lines.sort();
     assert_eq!(lines, ["A /new", "C /etc", "D /etc/motd"]);
-    engine.ok("commit c made:1");
+    engine.ok("commit c1 made:1");
     assert_eq!(engine.ok("run --rm made:1 cat /new"), "x");
     let file = engine.dir().join("home/out");
-    engine.ok(&format!("cp c:/new {}", file.display()));
+    engine.ok(&format!("cp c1:/new {}", file.display()));
     assert_eq!(fs::read_to_string(file).expect("copied"), "x\n");
     let saved = engine.dir().join("home/saved.tar");
     engine.ok(&format!("save -o {} made:1", saved.display()));
-    engine.ok("rm c");
+    engine.ok("rm c1");
     engine.ok("rmi made:1");
     engine.ok(&format!("load -i {}", saved.display()));
     assert_eq!(engine.ok("run --rm made:1 cat /new"), "x");
@@ -207,8 +207,8 @@ fn second_user_sees_nothing_of_the_first() {
     let (Some(one), Some(other)) = (Engine::rootless(), Engine::rootless()) else {
         return;
     };
-    one.detached("--name c", "sleep 100");
+    one.detached("--name c1", "sleep 100");
     assert_eq!(other.ok("ps -aq"), "");
-    other.detached("--name c", "sleep 100");
-    assert_ne!(one.field("c", "{{.Id}}"), other.field("c", "{{.Id}}"));
+    other.detached("--name c1", "sleep 100");
+    assert_ne!(one.field("c1", "{{.Id}}"), other.field("c1", "{{.Id}}"));
 }

@@ -57,36 +57,36 @@ fn terminal_modes_are_put_back() {
 #[test]
 fn detach_keys_leave_it_running_and_attach_comes_back() {
     let engine = Engine::new();
-    let terminal = Terminal::spawn(engine.line("run -it --name d busybox sh"));
+    let terminal = Terminal::spawn(engine.line("run -it --name d1 busybox sh"));
     terminal.send("echo be''fore\n");
     terminal.expect("before\r\n");
     terminal.send("\x10\x11");
     assert_eq!(terminal.wait(), 0);
-    assert_eq!(engine.field("d", "{{.State.Running}}"), "true");
-    let terminal = Terminal::spawn(engine.line("attach d"));
+    assert_eq!(engine.field("d1", "{{.State.Running}}"), "true");
+    let terminal = Terminal::spawn(engine.line("attach d1"));
     terminal.send("echo af''ter; exit 4\n");
     terminal.expect("after\r\n");
     assert_eq!(terminal.wait(), 4);
-    assert_eq!(engine.field("d", "{{.State.ExitCode}}"), "4");
+    assert_eq!(engine.field("d1", "{{.State.ExitCode}}"), "4");
 }
 
 #[test]
 fn detach_keys_can_be_others() {
     let engine = Engine::new();
     let terminal =
-        Terminal::spawn(engine.line("run -it --detach-keys ctrl-a,x --name d busybox sh"));
+        Terminal::spawn(engine.line("run -it --detach-keys ctrl-a,x --name d1 busybox sh"));
     terminal.send("echo sta''rted\n");
     terminal.expect("started\r\n");
     terminal.send("\x01x");
     assert_eq!(terminal.wait(), 0);
-    assert_eq!(engine.field("d", "{{.State.Running}}"), "true");
+    assert_eq!(engine.field("d1", "{{.State.Running}}"), "true");
 }
 
 #[test]
 fn exec_has_a_terminal_of_its_own() {
     let engine = Engine::new();
-    engine.detached("--name c", "sleep 100");
-    let terminal = Terminal::spawn(engine.line("exec -it c sh"));
+    engine.detached("--name c1", "sleep 100");
+    let terminal = Terminal::spawn(engine.line("exec -it c1 sh"));
     terminal.send("tty; stty size; exit 6\n");
     terminal.expect("/dev/pts/");
     terminal.expect("24 80");
@@ -96,10 +96,10 @@ fn exec_has_a_terminal_of_its_own() {
 #[test]
 fn detached_container_with_a_terminal_logs_what_it_shows() {
     let engine = Engine::new();
-    engine.ok("run -dt --name t busybox sh -c 'tty; echo done'");
-    engine.ok("wait t");
+    engine.ok("run -dt --name t1 busybox sh -c 'tty; echo done'");
+    engine.ok("wait t1");
     engine
-        .run("logs t")
+        .run("logs t1")
         .success()
         .out("/dev/pts/0\r\n")
         .out("done\r\n");

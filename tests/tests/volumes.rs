@@ -179,15 +179,15 @@ fn anonymous_volumes_go_with_rm_and_with_rm_v_only() {
     let engine = Engine::new();
     engine.sh_ok("-v /d", "touch /d/x");
     assert_eq!(engine.ok("volume ls -q"), "", "--rm takes them");
-    engine.ok("create --name a -v /d busybox true");
-    engine.ok("rm a");
+    engine.ok("create --name a1 -v /d busybox true");
+    engine.ok("rm a1");
     assert_eq!(
         engine.ok("volume ls -q").lines().count(),
         1,
         "rm leaves them"
     );
-    engine.ok("create --name b -v /d busybox true");
-    engine.ok("rm -v b");
+    engine.ok("create --name b1 -v /d busybox true");
+    engine.ok("rm -v b1");
     assert_eq!(
         engine.ok("volume ls -q").lines().count(),
         1,
@@ -269,11 +269,11 @@ fn mounts_are_listed_by_inspect() {
     let engine = Engine::new();
     let dir = engine.make_dir("d");
     let line = format!(
-        "create --name c -v {}:/b:ro -v data:/v busybox true",
+        "create --name c1 -v {}:/b:ro -v data:/v busybox true",
         dir.display()
     );
     engine.ok(&line);
-    let text = engine.ok("inspect c");
+    let text = engine.ok("inspect c1");
     let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     let mounts = value[0]["Mounts"].as_array().expect("a list");
     let of = |target: &str| {
