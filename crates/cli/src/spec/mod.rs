@@ -112,8 +112,16 @@ impl ContainerArguments {
             workdir: self.workdir,
             user: self.user,
             groups: self.group_add,
-            hostname: self.hostname,
-            domainname: self.domainname,
+            hostname: self
+                .hostname
+                .map(host_name)
+                .transpose()
+                .map_err(Error::value("--hostname"))?,
+            domainname: self
+                .domainname
+                .map(host_name)
+                .transpose()
+                .map_err(Error::value("--domainname"))?,
             tty: self.tty,
             interactive: self.interactive,
             init: self.init,
@@ -241,6 +249,22 @@ pub(crate) fn signal(option: &str, text: &str) -> Result<String, Error> {
             problem: problem.to_string(),
         }),
     }
+}
+
+/// A host or domain name: what resolvers take, and as long as the kernel keeps.
+fn host_name(text: String) -> Result<String, String> {
+    let sound = !text.is_empty()
+        && text.len() <= 64
+        && !text.starts_with(['-', '.'])
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+    if sound {
+        return Ok(text);
+    }
+    Err(format!(
+        "{text:?} is not a host name: up to 64 letters, digits, \"-\", \"_\" and \".\""
+    ))
 }
 
 /// Whole seconds; -1 is without end.

@@ -76,14 +76,7 @@ impl super::Verb for Images {
         } else {
             self.format.as_deref()
         };
-        let mut text = output::render(format, &columns, &rows)?;
-        if self.quiet && self.format.is_none() {
-            // An image with several names is one id.
-            let mut lines: Vec<&str> = text.lines().collect();
-            lines.dedup();
-            text = lines.iter().map(|line| format!("{line}\n")).collect();
-        }
-        output::print(&text)?;
+        output::print(&output::render(format, &columns, &rows)?)?;
         Ok(0)
     }
 }

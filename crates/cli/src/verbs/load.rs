@@ -15,7 +15,7 @@ pub(crate) struct Load {
     /// Archive (OCI or Docker, plain or compressed) or OCI layout, in place of standard input
     #[arg(short = 'i', long, value_name = "FILE")]
     input: Option<String>,
-    /// Print nothing but errors
+    /// Show no progress (none is shown anyway)
     #[arg(short = 'q', long)]
     quiet: bool,
     /// Which image of several platforms
@@ -50,9 +50,6 @@ impl super::Verb for Load {
             .images()?
             .load(input, &options)
             .map_err(coracle_engine::Error::from)?;
-        if self.quiet {
-            return Ok(0);
-        }
         let mut text = String::new();
         for image in &loaded {
             if image.names.is_empty() {

@@ -111,11 +111,12 @@ impl super::Verb for Ps {
 }
 
 fn row(container: &ContainerSummary, now: i128, whole: bool) -> Row {
-    let command = units::quote(&container.command.join(" "));
-    let command = match whole {
-        true => command,
-        false => units::quote(&units::ellipsis(&container.command.join(" "), 20)),
-    };
+    let line = command_line(&container.command);
+    let command = units::quote(&if whole {
+        line
+    } else {
+        units::ellipsis(&line, 20)
+    });
     let id = if whole {
         container.id.as_str()
     } else {
@@ -171,6 +172,18 @@ fn row(container: &ContainerSummary, now: i128, whole: bool) -> Row {
         ("Networks", container.networks.join(",").into()),
     ])
     .with_labels(&container.labels)
+}
+
+/// The words of a command; those with a space in them between quotes, as Docker shows them.
+fn command_line(words: &[String]) -> String {
+    let word = |word: &String| {
+        if word.contains(' ') {
+            format!("'{word}'")
+        } else {
+            word.clone()
+        }
+    };
+    words.iter().map(word).collect::<Vec<_>>().join(" ")
 }
 
 /// An image that was named by its digest is shown by the digest's short form.
@@ -252,7 +265,7 @@ mod tests {
             output::render(None, &columns, &[row(&container(), now, false)]).expect("renders");
         let expected = "\
 CONTAINER ID   IMAGE                       COMMAND                  CREATED              STATUS              PORTS                NAMES
-0123456789ab   docker.io/library/nginx:1   \"sh -c sleep 1000000…\"   About a minute ago   Up About a minute   0.0.0.0:80->80/tcp   web
+0123456789ab   docker.io/library/nginx:1   \"sh -c 'sleep 100000…\"   About a minute ago   Up About a minute   0.0.0.0:80->80/tcp   web
 ";
         assert_eq!(text, expected);
         let format = "{{.Names}} {{.Label \"tier\"}} {{.Labels}} {{.Mounts}} {{.LocalVolumes}} {{.State}} {{.Networks}}";

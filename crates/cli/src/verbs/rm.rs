@@ -27,8 +27,17 @@ impl super::Verb for Rm {
             volumes: self.volumes,
         };
         for_each(&self.containers, |name| {
-            door.engine()?.remove(&door.find(name)?, options)?;
-            output::line(name)
+            match door
+                .find(name)
+                .and_then(|id| Ok(door.engine()?.remove(&id, options)?))
+            {
+                Ok(()) => output::line(name),
+                // By force it is asked to be gone, and it is.
+                Err(Error::Engine(coracle_engine::Error::NoSuchContainer(_))) if self.force => {
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            }
         })
     }
 }
