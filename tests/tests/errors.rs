@@ -217,7 +217,7 @@ fn full_disk_while_unpacking_leaves_nothing_and_the_next_one_works() {
         engine.ok(&format!("load -i {}", file.path.display()));
         engine.ok("run --rm busybox true");
         engine
-            .run("run --rm busybox sh -c 'head -c 100m /dev/zero > /f'")
+            .run("run --rm busybox sh -c 'dd if=/dev/zero of=/f bs=1M count=100'")
             .code(1)
             .err("No space left");
         engine.ok("run --rm busybox true");

@@ -87,10 +87,19 @@ fn cve_2019_5736_the_engines_binary_cannot_be_taken_hold_of() {
             }
         }
         let seen = engine.run(&format!("logs {name}")).success();
-        assert!(
-            !seen.stdout.contains("GOT") && !seen.stdout.contains("WRITE"),
-            "{stance}: {seen:?}"
-        );
+        // A handle is harmless only if it can never be written through: on a read-only mount, or to one who is nobody on
+        // the host. That the file is busy just now is no protection, it ends with the last process.
+        for line in seen.stdout.lines().filter(|line| line.starts_with("WRITE")) {
+            let refused = [
+                "Permission denied",
+                "Operation not permitted",
+                "Read-only file system",
+            ];
+            assert!(
+                refused.iter().any(|reason| line.ends_with(reason)),
+                "{stance}: {line}: the engine's binary is in reach"
+            );
+        }
         engine.ok(&format!("rm -f {name}"));
     }
     assert_eq!(digest(), before);
