@@ -1,13 +1,13 @@
 //! Events: one JSON document a line, appended to one file by whoever changes something.
 //!
-//! An append of one line with O_APPEND is whole. The file is renamed to `events.log.1` when it passes 4 MiB; a reader
-//! that follows notices by the inode. Losing the last lines in a power cut is accepted: no fsync.
+//! An append of one line with O_APPEND is whole. A command that finds it longer than 4 MiB renames it to `events.log.1`; a
+//! reader that follows notices by the inode. Losing the last lines in a power cut is accepted: no fsync.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::Engine;
@@ -52,6 +52,23 @@ impl Happening {
     }
 }
 
+/// Opens the log for appending; the one that has grown too long becomes the old one first.
+fn open_log(path: &Path) -> std::io::Result<File> {
+    let append = || {
+        OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(path)
+    };
+    let file = append()?;
+    if file.metadata()?.len() <= ROTATE_AT {
+        return Ok(file);
+    }
+    std::fs::rename(path, path.with_extension("log.1"))?;
+    append()
+}
+
 impl Engine {
     /// Appends the event.
     pub(crate) fn happened(&self, happening: Happening) -> Result<()> {
@@ -62,16 +79,14 @@ impl Engine {
         })?;
         line.push(b'\n');
         let append = || -> std::io::Result<()> {
-            let mut file = OpenOptions::new()
-                .append(true)
-                .create(true)
-                .mode(0o600)
-                .open(&path)?;
-            file.write_all(&line)?;
-            if file.metadata()?.len() > ROTATE_AT {
-                std::fs::rename(&path, path.with_extension("log.1"))?;
-            }
-            Ok(())
+            let mut file = match self.events.get() {
+                Some(file) => file,
+                None => {
+                    let file = open_log(&path)?;
+                    self.events.get_or_init(|| file)
+                }
+            };
+            file.write_all(&line)
         };
         append().map_err(|source| Error::file("appending to", &path, source))
     }

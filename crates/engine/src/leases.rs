@@ -1,16 +1,12 @@
 //! Id ranges: each running container in a user namespace of its own gets 65,536 ids that no other running one has.
 //!
 //! A range is leased for one run only: files on disk carry the ids as seen inside (idmapped mounts), so that the next
-//! run may get another. A lease is one file, made exclusively, whose name is the range's number and whose content is
+//! run may get another. A lease is one symbolic link, whose name is the range's number and whose text is
 //! the container's id; the search starts at a number drawn from the id, so that it costs the same with one container
 //! as with a thousand. A lease of a container that has no run directory is a leftover and taken over.
 //!
 //! The ranges fill 1,879,048,192 … 2,147,352,575 (0x7000_0000 and up), which no distribution gives to users, services
 //! or systemd's own containers (systemd, UIDS-GIDS.md).
-
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 
 use coracle_oci::ContainerId;
 
@@ -39,32 +35,19 @@ pub(crate) fn take(paths: &Paths, id: &ContainerId) -> Result<u32> {
     for step in 0..RANGES {
         let range = (start + step) % RANGES;
         let file = paths.ids().join(range.to_string());
-        let made = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&file);
-        match made {
-            Ok(mut lease) => {
-                lease
-                    .write_all(id.as_str().as_bytes())
-                    .map_err(|source| Error::file("writing", &file, source))?;
+        if state::claim(&file, id)? {
+            return Ok(range);
+        }
+        let leftover = match state::read_claim(&file)? {
+            Some(holder) => holder == *id || !paths.run_of(&holder).exists(),
+            None => true,
+        };
+        // Of two that clear the same leftover away, the claim decides.
+        if leftover {
+            state::delete_file(&file)?;
+            if state::claim(&file, id)? {
                 return Ok(range);
             }
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                let holder = state::read(&file)?.unwrap_or_default();
-                let holder = String::from_utf8_lossy(&holder)
-                    .trim()
-                    .parse::<ContainerId>()
-                    .ok();
-                // An empty lease is one being written: it is nobody's to take until it names its holder.
-                let leftover =
-                    holder.is_some_and(|holder| holder == *id || !paths.run_of(&holder).exists());
-                if leftover && take_over(paths, range, id)? {
-                    return Ok(range);
-                }
-            }
-            Err(source) => return Err(Error::file("making", &file, source)),
         }
     }
     Err(Error::refused_with(
@@ -73,18 +56,25 @@ pub(crate) fn take(paths: &Paths, id: &ContainerId) -> Result<u32> {
     ))
 }
 
-/// Renames a lease of our own over the leftover, and looks whether it is still ours: of two that do so, one wins.
-fn take_over(paths: &Paths, range: u32, id: &ContainerId) -> Result<bool> {
-    let file = paths.ids().join(range.to_string());
-    state::replace(&file, id.as_str().as_bytes())?;
-    Ok(state::read(&file)?.is_some_and(|text| text == id.as_str().as_bytes()))
+/// The range that this container holds, if any: where the search for one would have ended.
+pub(crate) fn find(paths: &Paths, id: &ContainerId) -> Result<Option<u32>> {
+    let start = preferred(id);
+    for step in 0..RANGES {
+        let range = (start + step) % RANGES;
+        match state::read_claim(&paths.ids().join(range.to_string()))? {
+            Some(holder) if holder == *id => return Ok(Some(range)),
+            Some(_) => {}
+            None => return Ok(None),
+        }
+    }
+    Ok(None)
 }
 
 /// Gives the range back if it is this container's.
 pub(crate) fn give_back(paths: &Paths, range: u32, id: &ContainerId) -> Result<()> {
     let file = paths.ids().join(range.to_string());
-    match state::read(&file)? {
-        Some(text) if text == id.as_str().as_bytes() => state::delete_file(&file),
+    match state::read_claim(&file)? {
+        Some(holder) if holder == *id => state::delete_file(&file),
         _ => Ok(()),
     }
 }

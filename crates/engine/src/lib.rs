@@ -68,6 +68,7 @@ pub struct Engine {
     paths: Paths,
     images: OnceLock<coracle_image::Images>,
     cgroups: OnceLock<coracle_cgroup::Manager>,
+    events: OnceLock<std::fs::File>,
 }
 
 impl Engine {
@@ -94,6 +95,7 @@ impl Engine {
             paths,
             images: OnceLock::new(),
             cgroups: OnceLock::new(),
+            events: OnceLock::new(),
         })
     }
 
@@ -116,8 +118,26 @@ impl Engine {
         if let Some(manager) = self.cgroups.get() {
             return Ok(manager);
         }
-        let manager = coracle_cgroup::Manager::open(&self.config.cgroup_prefix)?;
+        let manager = self.recall_cgroups()?;
         Ok(self.cgroups.get_or_init(|| manager))
+    }
+
+    /// Finding out reads the kernel's list of mounts, a tenth of a start; so it is remembered as long as it holds.
+    fn recall_cgroups(&self) -> Result<coracle_cgroup::Manager> {
+        let path = self.paths.run.join("cgroups.json");
+        let prefix = &self.config.cgroup_prefix;
+        // One that does not parse was written by another version: it is found out again.
+        let remembered = state::load(&path).unwrap_or_default();
+        if let Some(manager) =
+            remembered.and_then(|found| coracle_cgroup::Manager::recall(prefix, found))
+        {
+            return Ok(manager);
+        }
+        let manager = coracle_cgroup::Manager::open(prefix)?;
+        if let Some(found) = manager.remember() {
+            state::store(&path, &found)?;
+        }
+        Ok(manager)
     }
 
     /// The container with this name, id, or unique beginning of an id.
@@ -157,6 +177,14 @@ impl Engine {
                 count,
             }),
         }
+    }
+
+    /// As [`request::ContainerSpec::shares_host_ids`], of a container that was made.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchContainer`].
+    pub fn shares_host_ids(&self, id: &ContainerId) -> Result<bool> {
+        Ok(!self.config.rootless && self.existing(id)?.spec.shares_host_ids())
     }
 
     /// What was decided of a container; `None` when it is gone or its creation did not end.

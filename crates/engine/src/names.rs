@@ -1,11 +1,8 @@
-//! Names of containers: one file a name that holds an id, so that finding and claiming one costs the same with one
-//! container as with a thousand.
+//! Names of containers: one symbolic link a name that says an id, so that finding and claiming one costs the same with
+//! one container as with a thousand.
 //!
-//! Invariant: a name is claimed by linking a complete file to it, which fails if it is there; a name whose container
+//! Invariant: making the link claims the name, at once and with its content, and fails if it is there; a name whose container
 //! is gone (a command was killed between two steps) is free and taken over.
-
-use std::fs;
-use std::path::Path;
 
 use coracle_oci::{ContainerId, ContainerName};
 
@@ -17,14 +14,8 @@ pub(crate) fn owner(paths: &Paths, name: &str) -> Result<Option<ContainerId>> {
     if name.parse::<ContainerName>().is_err() {
         return Ok(None);
     }
-    let Some(text) = state::read(&paths.names().join(name))? else {
-        return Ok(None);
-    };
-    let id = String::from_utf8_lossy(&text)
-        .trim()
-        .parse::<ContainerId>()
-        .ok();
-    Ok(id.filter(|id| paths.config(id).exists()))
+    let holder = state::read_claim(&paths.names().join(name))?;
+    Ok(holder.filter(|id| paths.config(id).exists()))
 }
 
 /// Gives the name to the container, if it is free.
@@ -33,39 +24,20 @@ pub(crate) fn claim(paths: &Paths, name: &str, id: &ContainerId) -> Result<()> {
         .parse()
         .map_err(|error| Error::refused(format!("{error}")))?;
     let file = paths.names().join(parsed.as_str());
-    let ours = paths.container(id).join("name");
-    fs::write(&ours, id.as_str()).map_err(|source| Error::file("writing", &ours, source))?;
-    let claimed = claim_with(paths, &file, &ours, name);
-    state::delete_file(&ours)?;
-    claimed
-}
-
-fn claim_with(paths: &Paths, file: &Path, ours: &Path, name: &str) -> Result<()> {
     // Twice at most: the second time after a name without a container has been cleared away.
     for _ in 0..2 {
-        match fs::hard_link(ours, file) {
-            Ok(()) => return Ok(()),
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(source) => return Err(Error::file("linking", file, source)),
+        if state::claim(&file, id)? {
+            return Ok(());
         }
-        let text = state::read(file)?.unwrap_or_default();
-        let Ok(holder) = String::from_utf8_lossy(&text).trim().parse::<ContainerId>() else {
-            state::delete_file(file)?;
-            continue;
-        };
-        // A creation under way holds its directory's lock: its claim counts though config.json is not there yet.
-        let alive = paths.config(&holder).exists()
-            || matches!(
-                state::Lock::try_now(&paths.container(&holder))?,
-                Err(state::Held)
-            );
-        if alive {
+        if let Some(holder) = state::read_claim(&file)?
+            && is_held(paths, &holder)?
+        {
             return Err(Error::NameInUse {
                 name: name.into(),
                 id: holder.short().into(),
             });
         }
-        state::delete_file(file)?;
+        state::delete_file(&file)?;
     }
     Err(Error::refused_with(
         format!("the name \"{name}\" is being taken by other commands at this moment"),
@@ -73,11 +45,21 @@ fn claim_with(paths: &Paths, file: &Path, ours: &Path, name: &str) -> Result<()>
     ))
 }
 
+/// A creation under way holds its directory's lock: its claim counts though config.json is not there yet.
+fn is_held(paths: &Paths, holder: &ContainerId) -> Result<bool> {
+    let made = paths.config(holder).exists();
+    Ok(made
+        || matches!(
+            state::Lock::look(&paths.container(holder))?,
+            Err(state::Held)
+        ))
+}
+
 /// Frees the name if it is this container's.
 pub(crate) fn release(paths: &Paths, name: &str, id: &ContainerId) -> Result<()> {
     let file = paths.names().join(name);
-    match state::read(&file)? {
-        Some(text) if text.starts_with(id.as_str().as_bytes()) => state::delete_file(&file),
+    match state::read_claim(&file)? {
+        Some(holder) if holder == *id => state::delete_file(&file),
         _ => Ok(()),
     }
 }
@@ -85,17 +67,8 @@ pub(crate) fn release(paths: &Paths, name: &str, id: &ContainerId) -> Result<()>
 /// Deletes a name that [`owner`] found free, unless a creation under way has just claimed it.
 pub(crate) fn drop_leftover(paths: &Paths, name: &str) -> Result<()> {
     let file = paths.names().join(name);
-    let text = state::read(&file)?.unwrap_or_default();
-    let holder = String::from_utf8_lossy(&text).trim().parse::<ContainerId>();
-    match holder {
-        Ok(holder)
-            if matches!(
-                state::Lock::try_now(&paths.container(&holder))?,
-                Err(state::Held)
-            ) =>
-        {
-            Ok(())
-        }
+    match state::read_claim(&file)? {
+        Some(holder) if is_held(paths, &holder)? => Ok(()),
         _ => state::delete_file(&file),
     }
 }

@@ -110,6 +110,18 @@ pub struct ContainerSpec {
     pub volumes_from: Vec<String>,
 }
 
+impl ContainerSpec {
+    /// Whether the container's root has the host's ids: then the engine must be sealed ([`crate::seal`]) before it
+    /// starts anything in it (CVE-2019-5736).
+    pub fn shares_host_ids(&self) -> bool {
+        match self.userns {
+            UserNamespace::Auto => self.privileged,
+            UserNamespace::Host => true,
+            UserNamespace::Map { .. } | UserNamespace::Container(_) => false,
+        }
+    }
+}
+
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Mount {

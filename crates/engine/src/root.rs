@@ -16,7 +16,6 @@ use crate::verbs::exec::root_of;
 impl Engine {
     /// The root of a container.
     pub(crate) fn root_of(&self, record: &Record) -> Result<Root> {
-        let directory = self.paths.container(&record.id).join("fs");
         let ownership = if self.config.rootless {
             Ownership::Outside
         } else {
@@ -24,8 +23,8 @@ impl Engine {
         };
         Ok(Root::Overlay {
             lowers: self.lowers(record)?,
-            upper: directory.join("upper"),
-            work: directory.join("work"),
+            upper: self.paths.upper(&record.id),
+            work: self.paths.work(&record.id),
             volatile: record.spec.auto_remove,
             ownership,
         })

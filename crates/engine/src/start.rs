@@ -79,7 +79,7 @@ impl Engine {
         let (ours, theirs) = pair.map_err(|error| {
             Error::file("making the socket pair of", &self.paths.attach(id), error)
         })?;
-        let mut client = Client::offer(ours, wants)?;
+        let mut client = Client::offer(ours, &self.paths.attach(id), wants)?;
         self.start_detached(&record, Some((theirs, size)))
             .map_err(|error| starting(&record, error))?;
         client.welcome()?;
@@ -104,7 +104,7 @@ impl Engine {
                 broken_pipe: BrokenPipe::Propagate,
             };
             let mut subject = self.begin_run(record.clone())?;
-            drop(lock);
+            subject.hold_until_started(lock);
             let options = self.supervision(&record, &mut subject, Some(local), None)?;
             let exit = subject.supervised(|subject| Ok(supervise(subject, options)?))?;
             Ok(exit.status.code())
@@ -117,18 +117,39 @@ impl Engine {
     /// # Errors
     /// What kept the container from starting, after it was reported through [`MonitorStreams::ready`].
     pub fn monitor(&self, id: &ContainerId, streams: MonitorStreams) -> Result<()> {
-        let record = self.existing(id)?;
-        let mut subject = self.begin_run(record.clone())?;
-        let mut options = self.supervision(&record, &mut subject, None, streams.client)?;
-        options.ready = streams.ready;
-        options.size = streams.size;
-        if streams.adopt {
-            options.adopt = subject.adopt()?;
-            options.restart_count = subject.restarts();
+        let MonitorStreams {
+            ready,
+            client,
+            size,
+            adopt,
+        } = streams;
+        let prepare = || -> Result<_> {
+            let record = self.existing(id)?;
+            let mut subject = self.begin_run(record.clone())?;
+            let mut options = self.supervision(&record, &mut subject, None, client)?;
+            options.size = size;
+            if adopt {
+                options.adopt = subject.adopt()?;
+                options.restart_count = subject.restarts();
+            }
+            Ok((subject, options))
+        };
+        match prepare() {
+            Ok((subject, mut options)) => {
+                options.ready = ready;
+                subject
+                    .supervised(|subject| Ok(supervise(subject, options)?))
+                    .map(drop)
+            }
+            Err(error) => {
+                if let Some(ready) = ready {
+                    let told = Readiness::failed(&error, error.exit_code(), error.hint());
+                    // The starting command is gone: nobody is left to tell.
+                    let _ = told.send(ready);
+                }
+                Err(error)
+            }
         }
-        subject
-            .supervised(|subject| Ok(supervise(subject, options)?))
-            .map(drop)
     }
 
     fn start_detached(
@@ -182,8 +203,7 @@ impl Engine {
             .stdout(Stdio::from(write))
             .stderr(Stdio::null());
         // It lives on as a child of init once this command has ended; nobody here waits for it.
-        command
-            .spawn()
+        coracle_linux::signal::unblocked(|| command.spawn())
             .map(drop)
             .map_err(|source| Error::file("starting the monitor", executable, source))?;
         // The pipe's other end: only the monitor's copy may keep it open.
@@ -227,28 +247,14 @@ impl Engine {
                 break lock;
             }
         };
-        let parent = record
-            .spec
-            .resources
-            .cgroup_parent
-            .as_deref()
-            .unwrap_or_default()
-            .trim_matches('/');
-        let cgroup = match parent {
-            "" => record.id.to_string(),
-            parent => format!("{parent}/{}", record.id),
-        };
         // There is one already when a monitor that was killed left it: then this one takes over.
         if let Some(run) = state::load::<Run>(&self.paths.run_file(&record.id))? {
             let monitor = rustix::process::getpid().as_raw_nonzero().get();
             return Ok(Subject::new(self, record, Run { monitor, ..run }, lock));
         }
         let run = Run {
-            version: state::VERSION,
-            cgroup,
-            auto_remove: record.spec.auto_remove,
             monitor: rustix::process::getpid().as_raw_nonzero().get(),
-            ..Run::default()
+            ..Run::expected(&record)
         };
         Ok(Subject::new(self, record, run, lock))
     }

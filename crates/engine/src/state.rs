@@ -101,6 +101,24 @@ pub(crate) struct Run {
     pub restarts: u32,
 }
 
+impl Run {
+    /// What a run of this container would hold, known before it begins: so a run that was killed before it could be
+    /// written down can still be cleaned up after.
+    pub(crate) fn expected(record: &Record) -> Run {
+        let parent = record.spec.resources.cgroup_parent.as_deref();
+        let cgroup = match parent.unwrap_or_default().trim_matches('/') {
+            "" => record.id.to_string(),
+            parent => format!("{parent}/{}", record.id),
+        };
+        Run {
+            version: VERSION,
+            cgroup,
+            auto_remove: record.spec.auto_remove,
+            ..Run::default()
+        }
+    }
+}
+
 /// Where everything is.
 #[derive(Debug, Clone)]
 pub(crate) struct Paths {
@@ -114,6 +132,12 @@ impl Paths {
     }
     pub(crate) fn container(&self, id: &ContainerId) -> PathBuf {
         self.containers().join(id.as_str())
+    }
+    pub(crate) fn upper(&self, id: &ContainerId) -> PathBuf {
+        self.container(id).join("upper")
+    }
+    pub(crate) fn work(&self, id: &ContainerId) -> PathBuf {
+        self.container(id).join("work")
     }
     pub(crate) fn config(&self, id: &ContainerId) -> PathBuf {
         self.container(id).join("config.json")
@@ -141,9 +165,6 @@ impl Paths {
     }
     pub(crate) fn attach(&self, id: &ContainerId) -> PathBuf {
         self.run_of(id).join("attach")
-    }
-    pub(crate) fn stopped(&self, id: &ContainerId) -> PathBuf {
-        self.run_of(id).join("stopped")
     }
     pub(crate) fn health(&self, id: &ContainerId) -> PathBuf {
         self.run_of(id).join("health.json")
@@ -281,6 +302,25 @@ pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     file.read_to_end(&mut text)
         .map_err(|source| Error::file("reading", path, source))?;
     Ok(Some(text))
+}
+
+/// Claims a name for a container: a symbolic link whose text is its id, which appears whole or not at all. Whether it
+/// was free.
+pub(crate) fn claim(link: &Path, id: &ContainerId) -> Result<bool> {
+    match rustix::fs::symlink(id.as_str(), link) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::EXIST) => Ok(false),
+        Err(error) => Err(Error::file("linking", link, error)),
+    }
+}
+
+/// Who claimed a name; `None` if nobody did, or something else is there.
+pub(crate) fn read_claim(link: &Path) -> Result<Option<ContainerId>> {
+    match rustix::fs::readlink(link, Vec::new()) {
+        Ok(text) => Ok(text.to_string_lossy().parse().ok()),
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::INVAL) => Ok(None),
+        Err(error) => Err(Error::file("reading the link", link, error)),
+    }
 }
 
 /// Makes a directory that only the engine may enter, with its parents; that it exists is no error.

@@ -138,7 +138,13 @@ impl Engine {
         let Ok(Some(_lock)) = Lock::try_now(&directory)? else {
             return Ok(());
         };
-        let run: Run = state::load(&self.paths.run_file(id))?.unwrap_or_default();
+        let run = match state::load::<Run>(&self.paths.run_file(id))? {
+            Some(run) => run,
+            None => Run {
+                ids: leases::find(&self.paths, id)?,
+                ..Run::expected(record)
+            },
+        };
         if self.is_alive(&run) {
             return Ok(());
         }

@@ -30,6 +30,8 @@ pub(crate) struct Subject<'e> {
     cgroup: Option<Cgroup>,
     /// Held as long as this process looks after the container.
     lock: Option<Lock>,
+    /// The container's own lock, while it starts.
+    starting: Option<Lock>,
     oom_kills: u64,
     /// The last run is over and everything was given back.
     finished: bool,
@@ -45,6 +47,7 @@ impl<'e> Subject<'e> {
             run,
             cgroup: None,
             lock: Some(lock),
+            starting: None,
             oom_kills: 0,
             finished: false,
             adopting: false,
@@ -91,6 +94,11 @@ impl<'e> Subject<'e> {
         }))
     }
 
+    /// Keeps other commands away from the container until its first process runs and is written down.
+    pub(super) fn hold_until_started(&mut self, lock: Lock) {
+        self.starting = Some(lock);
+    }
+
     /// Restarts that earlier monitors counted.
     pub(super) fn restarts(&self) -> u32 {
         self.run.restarts
@@ -98,7 +106,9 @@ impl<'e> Subject<'e> {
 
     /// What root inside is outside, which owns the container's ends of its pipes.
     pub(super) fn root_outside(&mut self) -> Result<(u32, u32)> {
-        self.lease()?;
+        if self.run.started == 0 {
+            self.prepare_run()?;
+        }
         Ok(self
             .engine
             .maps(&self.record, self.run.ids)?
@@ -110,7 +120,7 @@ impl<'e> Subject<'e> {
         mut self,
         supervise: impl FnOnce(&mut Self) -> Result<T>,
     ) -> Result<T> {
-        let result = supervise(&mut self);
+        let result = supervise(&mut self).map_err(own_error);
         // A container that was to be taken over runs on as it was.
         if !self.finished && !self.adopting {
             let released = self.engine.release_run(&self.record.id, &self.run);
@@ -151,14 +161,14 @@ impl<'e> Subject<'e> {
         state::store(&self.engine.paths.last(&self.record.id), &last)
     }
 
-    fn lease(&mut self) -> Result<()> {
+    /// Takes what this run needs of the engine's own. It is found again by the container's id, so it need not be
+    /// written down first.
+    fn prepare_run(&mut self) -> Result<()> {
+        self.run.started = state::now();
         let automatic = spec::own_users(&self.record.spec)
             && self.record.spec.userns == crate::request::UserNamespace::Auto
             && !self.engine.config.rootless;
         if automatic && self.run.ids.is_none() {
-            // Written down before it is taken: what is written can be given back by whoever comes after a kill.
-            self.run.ids = Some(leases::preferred(&self.record.id));
-            self.store_run()?;
             self.run.ids = Some(leases::take(&self.engine.paths, &self.record.id)?);
         }
         Ok(())
@@ -170,11 +180,9 @@ impl<'e> Subject<'e> {
 
     fn start_process(&mut self, stdio: StdioRequest) -> Result<Process> {
         let engine = self.engine;
-        let record = &self.record;
-        self.run.pid = 0;
-        self.run.started = state::now();
-        self.lease()?;
-        self.store_run()?;
+        if self.run.restarts > 0 {
+            self.prepare_run()?;
+        }
         let limits = super::limits(&self.record.spec.resources, true)?;
         let cgroup = engine.make_cgroup(&self.record, &self.run, &limits)?;
         let entry = cgroup.entry()?;
@@ -253,6 +261,7 @@ impl<'e> Subject<'e> {
         self.run.pid = running.pid.as_raw_nonzero().get();
         self.run.start_time = running.start_time;
         self.store_run()?;
+        self.starting = None;
         self.oom_kills = 0;
         let oom_event = cgroup.oom_event()?;
         self.cgroup = Some(cgroup);
@@ -289,7 +298,8 @@ impl<'e> Subject<'e> {
             .with("exitCode", exit.status.code().to_string());
         first = first.and(engine.happened(died));
         self.run.pid = 0;
-        self.run.restarts = exit.restart_count + 1;
+        self.run.restarts =
+            exit.restart_count.max(self.run.restarts) + u32::from(exit.restart_in.is_some());
         if exit.restart_in.is_some() {
             first = first.and(self.store_run());
         }
@@ -419,7 +429,8 @@ impl Engine {
         run: &Run,
         limits: &coracle_cgroup::Limits,
     ) -> Result<Cgroup> {
-        let rules = match record.spec.privileged {
+        // An ordinary user's containers are restricted by the user namespace: no device node can be made there.
+        let rules = match record.spec.privileged || !self.cgroups()?.can_restrict_devices() {
             true => DeviceRules::unrestricted(),
             false => device_rules(record)?,
         };
@@ -529,6 +540,20 @@ fn typed_rule(text: &str) -> Result<DeviceRule> {
             access,
         }),
         Some(_) => Err(wrong()),
+    }
+}
+
+/// An error of ours that went through the monitor comes back as itself.
+fn own_error(error: Error) -> Error {
+    let Error::Monitor(coracle_monitor::Error::Start(source)) = error else {
+        return error;
+    };
+    match source.downcast::<StartFailure>() {
+        Ok(failure) => match failure.source.downcast::<Error>() {
+            Ok(own) => *own,
+            Err(source) => Error::Monitor(coracle_monitor::Error::Start(source)),
+        },
+        Err(source) => Error::Monitor(coracle_monitor::Error::Start(source)),
     }
 }
 

@@ -53,7 +53,7 @@ impl Engine {
         image: &crate::state::ImageFacts,
         options: &CommitOptions,
     ) -> Result<String> {
-        let upper = self.paths.container(&record.id).join("fs/upper");
+        let upper = self.paths.upper(&record.id);
         let failed = |error: rustix::io::Errno| Error::file("making a pipe for", &upper, error);
         let (read, write) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
         let reference = options.reference.as_deref().map(str::parse).transpose();

@@ -34,6 +34,11 @@ impl Engine {
     pub fn create(&self, spec: ContainerSpec, pull: Pull) -> Result<Created> {
         let mut warnings = Vec::new();
         self.check(&spec, &mut warnings)?;
+        // Nobody frees a layer between its being found and its being named by config.json.
+        let _hold = match spec.image.is_empty() || spec.image == "@host" {
+            true => None,
+            false => Some(self.images()?.hold()?),
+        };
         let (config, image) = self.image_for(&spec, pull)?;
         let process = process::resolve(&spec, &config)?;
         // Refused before anything is made: a profile or capability that does not exist.
@@ -66,11 +71,10 @@ impl Engine {
     ) -> Result<Record> {
         let directory = self.paths.container(id);
         let volumes = self.volumes_for(&spec, config)?;
-        for part in ["fs", "fs/upper", "fs/work"] {
-            state::make_directory(&directory.join(part))?;
-        }
         // The upper's own mode and owner become those of `/` inside.
-        let upper = directory.join("fs/upper");
+        let upper = self.paths.upper(id);
+        state::make_directory(&upper)?;
+        state::make_directory(&self.paths.work(id))?;
         rustix::fs::chmod(&upper, Mode::from_raw_mode(0o755))
             .map_err(|error| Error::file("opening up", &upper, error))?;
         let name = match &spec.name {

@@ -16,7 +16,7 @@ impl Engine {
     /// What reading the writable layer says.
     pub fn diff(&self, id: &ContainerId) -> Result<Vec<(char, String)>> {
         let record = self.existing(id)?;
-        let upper = self.paths.container(id).join("fs/upper");
+        let upper = self.paths.upper(id);
         let changes = coracle_store::diff(&upper, &self.layer_forms(&record)?, &IdMap::identity())?;
         let letter = |kind| match kind {
             ChangeKind::Added => 'A',

@@ -343,10 +343,8 @@ impl Exec {
         )
         .map_err(failed)?;
         let code = status.as_ref().and_then(|status| {
-            let signal = status
-                .terminating_signal()
-                .map(|signal| 128 + signal as i32);
-            status.exit_status().map(|code| code as i32).or(signal)
+            let signal = status.terminating_signal().map(|signal| 128 + signal);
+            status.exit_status().or(signal)
         });
         Ok(code.unwrap_or(255))
     }

@@ -31,14 +31,14 @@ impl Engine {
     pub fn remove_image(&self, reference: &str, force: bool) -> Result<Vec<String>> {
         let removed = self
             .images()?
-            .remove(reference, force, &self.image_uses()?)?;
+            .remove_with(reference, force, &|| Ok(self.image_uses()?))?;
         let mut lines = Vec::new();
         for name in &removed.untagged {
+            lines.push(format!("Untagged: {}", name.familiar()));
             let name = name.to_string();
-            lines.push(format!("Untagged: {name}"));
             self.happened(Happening::new("image", "untag", &name, BTreeMap::new()))?;
         }
-        for id in &removed.deleted {
+        if let Some(id) = &removed.deleted {
             lines.push(format!("Deleted: {id}"));
             self.happened(Happening::new(
                 "image",
@@ -56,7 +56,9 @@ impl Engine {
     /// What removing says.
     pub fn image_prune(&self, all: bool) -> Result<(Vec<String>, u64)> {
         let filter = coracle_image::ListFilter::default();
-        let pruned = self.images()?.prune(all, &filter, &self.image_uses()?)?;
+        let pruned = self
+            .images()?
+            .prune_with(all, &filter, &|| Ok(self.image_uses()?))?;
         let ids = pruned
             .removed
             .iter()

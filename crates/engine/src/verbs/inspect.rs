@@ -57,7 +57,7 @@ impl Engine {
             "AppArmorProfile": "",
             "ExecIDs": null,
             "HostConfig": host_config(&record.spec),
-            "GraphDriver": { "Name": "overlay", "Data": { "UpperDir": file("fs/upper"), "WorkDir": file("fs/work") } },
+            "GraphDriver": { "Name": "overlay", "Data": { "UpperDir": file("upper"), "WorkDir": file("work") } },
             "Mounts": self.mount_documents(&record)?,
             "Config": config(&record),
             "NetworkSettings": { "Ports": {}, "Networks": { network(&record.spec.network): { "IPAddress": "", "MacAddress": "" } } },

@@ -56,7 +56,7 @@ impl Engine {
             }
             found.push(self.summary(record, observed, filter.size)?);
         }
-        found.sort_by(|one, two| two.created.cmp(&one.created));
+        found.sort_by_key(|summary| std::cmp::Reverse(summary.created));
         let anchors = self.anchors(&filter.filters)?;
         found.retain(|summary| matches(summary, &filter.filters, &anchors));
         if let Some(last) = filter.last {
@@ -123,7 +123,7 @@ impl Engine {
 
     /// (writable layer, all with the image) in bytes.
     pub(crate) fn size_of(&self, record: &Record) -> Result<(u64, u64)> {
-        let upper = crate::root::disk_use(&self.paths.container(&record.id).join("fs/upper"))?;
+        let upper = crate::root::disk_use(&self.paths.upper(&record.id))?;
         let mut image = 0;
         if let Some(facts) = &record.image {
             let store = self.images()?.store();

@@ -43,7 +43,7 @@ impl Engine {
             {
                 continue;
             }
-            freed += crate::root::disk_use(&self.paths.container(&record.id).join("fs/upper"))?;
+            freed += crate::root::disk_use(&self.paths.upper(&record.id))?;
             match self.remove(&record.id, RemoveOptions::default()) {
                 Ok(()) => ids.push(record.id.to_string()),
                 // Started or removed by another command in between.

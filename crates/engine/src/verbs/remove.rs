@@ -34,7 +34,7 @@ impl Engine {
                     hint: Some("stop it first, or remove it with -f".into()),
                 });
             }
-            self.stop(id, Some(0), Some("KILL"))?;
+            self.stop_now(&record, Some(0), Some("KILL"))?;
             self.observe(&record)?;
         }
         self.delete_container(&record)?;

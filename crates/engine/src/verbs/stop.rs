@@ -11,7 +11,7 @@ use crate::Engine;
 use crate::answer::Status;
 use crate::error::{Error, Result};
 use crate::events::Happening;
-use crate::state::{Record, Run};
+use crate::state::{self, Record, Run};
 use crate::status::Observed;
 
 impl Engine {
@@ -21,8 +21,20 @@ impl Engine {
     /// # Errors
     /// What talking to the monitor or signalling says.
     pub fn stop(&self, id: &ContainerId, timeout: Option<u32>, signal: Option<&str>) -> Result<()> {
-        let record = self.existing(id)?;
-        let observed = self.observe(&record)?;
+        // A start under way is waited for: only then there is something to stop.
+        drop(state::Lock::wait(&self.paths.container(id))?);
+        self.stop_now(&self.existing(id)?, timeout, signal)
+    }
+
+    /// As [`Engine::stop`], for whoever holds the container's lock.
+    pub(crate) fn stop_now(
+        &self,
+        record: &Record,
+        timeout: Option<u32>,
+        signal: Option<&str>,
+    ) -> Result<()> {
+        let id = &record.id;
+        let observed = self.observe(record)?;
         let Some(run) = &observed.run else {
             return Ok(());
         };
@@ -40,9 +52,9 @@ impl Engine {
             // The monitor kills when the time is over; a grace for that and for its clearing away.
             self.wait_for_end_of_run(id)?;
         } else if let Some(run) = observed.running() {
-            self.stop_without_monitor(&record, run, signal, wait)?;
+            self.stop_without_monitor(record, run, signal, wait)?;
         }
-        self.happened(Happening::container("stop", &record))
+        self.happened(Happening::container("stop", record))
     }
 
     fn stop_without_monitor(
