@@ -122,9 +122,17 @@ mod tests {
         let two = running(&paths, bits);
         assert_eq!(take(&paths, &two).unwrap(), range);
         give_back(&paths, range, &one).unwrap();
-        assert!(paths.ids().join(range.to_string()).exists());
+        assert!(
+            state::read_claim(&paths.ids().join(range.to_string()))
+                .unwrap()
+                .is_some()
+        );
         give_back(&paths, range, &two).unwrap();
-        assert!(!paths.ids().join(range.to_string()).exists());
+        assert!(
+            !state::read_claim(&paths.ids().join(range.to_string()))
+                .unwrap()
+                .is_some()
+        );
     }
 
     #[test]

@@ -10,7 +10,9 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::error::{Error, Result};
 use crate::events::Happening;
-use crate::request::{ContainerSpec, MountKind, NetworkMode, Pull, Restart, UserNamespace};
+use crate::request::{
+    ContainerSpec, MountKind, NamespaceMode, NetworkMode, Pull, Restart, UserNamespace,
+};
 use crate::state::{self, ImageFacts, Lock, Record, VolumeFacts};
 use crate::{Engine, etc, names, process, spec};
 
@@ -203,6 +205,7 @@ impl Engine {
                 "leave them away or say label=disable",
             ));
         }
+        self.check_references(spec)?;
         for mount in &spec.mounts {
             check_mount(mount)?;
         }
@@ -216,6 +219,32 @@ impl Engine {
             warnings.push("root inside is root outside (--userns host)".into());
         }
         Ok(())
+    }
+
+    /// Containers whose namespaces or volumes are to be shared must be there; whether they run is for the start to see.
+    fn check_references(&self, spec: &ContainerSpec) -> Result<()> {
+        let mut names: Vec<&str> = spec
+            .volumes_from
+            .iter()
+            .map(|from| {
+                from.rsplit_once(':')
+                    .map_or(from.as_str(), |(name, _)| name)
+            })
+            .collect();
+        for mode in [&spec.pid, &spec.ipc, &spec.uts, &spec.cgroupns] {
+            if let NamespaceMode::Container(name) = mode {
+                names.push(name);
+            }
+        }
+        if let NetworkMode::Container(name) = &spec.network {
+            names.push(name);
+        }
+        if let UserNamespace::Container(name) = &spec.userns {
+            names.push(name);
+        }
+        names
+            .into_iter()
+            .try_for_each(|name| self.find(name).map(drop))
     }
 
     fn volumes_for(&self, spec: &ContainerSpec, config: &Config) -> Result<Vec<VolumeFacts>> {
