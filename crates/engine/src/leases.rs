@@ -129,9 +129,9 @@ mod tests {
         );
         give_back(&paths, range, &two).unwrap();
         assert!(
-            !state::read_claim(&paths.ids().join(range.to_string()))
+            state::read_claim(&paths.ids().join(range.to_string()))
                 .unwrap()
-                .is_some()
+                .is_none()
         );
     }
 

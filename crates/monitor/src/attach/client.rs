@@ -84,13 +84,10 @@ impl Client {
     }
 
     /// A client of a monitor that is still to come: the greeting waits in the socket whose other end becomes
-    /// [`crate::Supervision::first_client`]. [`Client::welcome`] must follow, once the monitor runs.
-    pub fn offer(socket: OwnedFd, wants: Wants) -> Result<Client> {
-        Client::greet(
-            socket,
-            PathBuf::from("the socket handed to the monitor"),
-            wants,
-        )
+    /// [`crate::Supervision::first_client`]. [`Client::welcome`] must follow, once the monitor runs. `path` is where the
+    /// monitor will listen: what must not wait behind input goes there.
+    pub fn offer(socket: OwnedFd, path: &Path, wants: Wants) -> Result<Client> {
+        Client::greet(socket, path.to_path_buf(), wants)
     }
 
     fn greet(socket: OwnedFd, path: PathBuf, wants: Wants) -> Result<Client> {
