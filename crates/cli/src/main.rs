@@ -30,6 +30,8 @@ fn main() -> ExitCode {
     ExitCode::from(command().unwrap_or_else(|error| error::report(&error)))
 }
 
+/// Apart from `main`, which a monitor has on its stack as long as its container runs.
+#[inline(never)]
 fn command() -> Result<u8, Error> {
     let mut arguments = std::env::args_os().skip(1).peekable();
     let (globals, first) = door::globals(&mut arguments)?;

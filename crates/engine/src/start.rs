@@ -14,7 +14,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use coracle_monitor::attach::{Client, Wants};
-use coracle_monitor::{BrokenPipe, LocalClient, Readiness, WindowSize, supervise};
+use coracle_monitor::{BrokenPipe, LocalClient, Readiness, Supervision, WindowSize, supervise};
 use coracle_oci::ContainerId;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -123,18 +123,7 @@ impl Engine {
             size,
             adopt,
         } = streams;
-        let prepare = || -> Result<_> {
-            let record = self.existing(id)?;
-            let mut subject = self.begin_run(record.clone())?;
-            let mut options = self.supervision(&record, &mut subject, None, client)?;
-            options.size = size;
-            if adopt {
-                options.adopt = subject.adopt()?;
-                options.restart_count = subject.restarts();
-            }
-            Ok((subject, options))
-        };
-        match prepare() {
+        match self.prepare_monitor(id, client, size, adopt) {
             Ok((subject, mut options)) => {
                 options.ready = ready;
                 subject
@@ -150,6 +139,26 @@ impl Engine {
                 Err(error)
             }
         }
+    }
+
+    /// Apart from [`Engine::monitor`], whose stack stays in memory as long as the container runs.
+    #[inline(never)]
+    fn prepare_monitor(
+        &self,
+        id: &ContainerId,
+        client: Option<OwnedFd>,
+        size: Option<WindowSize>,
+        adopt: bool,
+    ) -> Result<(Box<Subject<'_>>, Supervision)> {
+        let record = self.existing(id)?;
+        let mut subject = self.begin_run(record.clone())?;
+        let mut options = self.supervision(&record, &mut subject, None, client)?;
+        options.size = size;
+        if adopt {
+            options.adopt = subject.adopt()?;
+            options.restart_count = subject.restarts();
+        }
+        Ok((subject, options))
     }
 
     fn start_detached(
@@ -238,7 +247,7 @@ impl Engine {
     }
 
     /// Makes and locks the run's directory: from here on the run exists and must be released.
-    fn begin_run(&self, record: Record) -> Result<Subject<'_>> {
+    fn begin_run(&self, record: Record) -> Result<Box<Subject<'_>>> {
         let directory = self.paths.run_of(&record.id);
         let lock = loop {
             state::make_directory(&directory)?;

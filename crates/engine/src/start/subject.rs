@@ -40,8 +40,8 @@ pub(crate) struct Subject<'e> {
 }
 
 impl<'e> Subject<'e> {
-    pub(super) fn new(engine: &'e Engine, record: Record, run: Run, lock: Lock) -> Self {
-        Subject {
+    pub(super) fn new(engine: &'e Engine, record: Record, run: Run, lock: Lock) -> Box<Self> {
+        Box::new(Subject {
             engine,
             record,
             run,
@@ -51,7 +51,7 @@ impl<'e> Subject<'e> {
             oom_kills: 0,
             finished: false,
             adopting: false,
-        }
+        })
     }
 
     /// What is needed to go on with a run that another monitor began.
@@ -117,7 +117,7 @@ impl<'e> Subject<'e> {
 
     /// Runs the supervision; what a failed first start took is given back.
     pub(super) fn supervised<T>(
-        mut self,
+        mut self: Box<Self>,
         supervise: impl FnOnce(&mut Self) -> Result<T>,
     ) -> Result<T> {
         let result = supervise(&mut self).map_err(own_error);
@@ -178,6 +178,8 @@ impl<'e> Subject<'e> {
         state::store(&self.engine.paths.run_file(&self.record.id), &self.run)
     }
 
+    /// Apart from what is on the stack as long as the container runs.
+    #[inline(never)]
     fn start_process(&mut self, stdio: StdioRequest) -> Result<Process> {
         let engine = self.engine;
         if self.run.restarts > 0 {
