@@ -138,9 +138,6 @@ pub(super) fn burst(figures: &mut Figures, scale: &Scale, peers: Option<&mut Pee
     figures
         .behind
         .insert(format!("coracle {} at once, ms", scale.burst), mine);
-    figures
-        .contracts
-        .insert("burst-ms-each".into(), mine / scale.burst as f64);
     let Some(peers) = peers else { return };
     let command = [peers.image(), "true"];
     let all = (0..scale.burst)
