@@ -32,6 +32,10 @@ use crate::{Engine, names};
 /// The name under which this binary is the monitor of one container.
 pub const MONITOR: &str = "coracle-monitor";
 
+/// A monitor allocates much at its start and then waits for days: freed memory kept for the next allocation would only
+/// keep pages from being given back (mallopt(3), glibc's tunables; other C libraries do not read it).
+const MONITOR_ALLOCATOR: &str = "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0";
+
 /// The monitor's option to take over what runs already.
 pub const ADOPT: &str = "--adopt";
 
@@ -207,6 +211,7 @@ impl Engine {
             .args(option)
             .arg(record.id.as_str())
             .env_clear()
+            .env("GLIBC_TUNABLES", MONITOR_ALLOCATOR)
             .current_dir("/")
             .stdin(client.map_or_else(Stdio::null, Stdio::from))
             .stdout(Stdio::from(write))

@@ -445,4 +445,66 @@ mod tests {
             ("/".into(), "a/x/upper".into(), "b/work".into())
         );
     }
+
+    #[test]
+    fn every_way_of_naming_layers_makes_the_same_root() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| directory.path().join(name);
+        for name in ["low", "high"] {
+            std::fs::create_dir(path(name)).expect("a layer");
+            std::fs::write(path(name).join("same"), name).expect("a file");
+        }
+        let lowers = [
+            Lower::Directory(path("high")),
+            Lower::Directory(path("low")),
+        ];
+        for api in [Api::Descriptors, Api::Paths, Api::Classic] {
+            let (upper, work) = (
+                path(&format!("upper{api:?}")),
+                path(&format!("work{api:?}")),
+            );
+            std::fs::create_dir(&upper).expect("upper");
+            std::fs::create_dir(&work).expect("work");
+            let overlay = match Overlay::open(&lowers, &upper, &work, false, None, false) {
+                Err(Error::Host {
+                    source: Errno::PERM,
+                    ..
+                }) => {
+                    eprintln!("SKIP: every_way_of_naming_layers_makes_the_same_root: not root");
+                    return;
+                }
+                result => result.expect("layers"),
+            };
+            let root = match overlay.make_by(api, None) {
+                Ok(root) => root,
+                Err(Failure::Naming(source)) => {
+                    eprintln!(
+                        "SKIP: every_way_of_naming_layers_makes_the_same_root: {api:?}: {source}"
+                    );
+                    continue;
+                }
+                Err(Failure::Creating(source, message)) => panic!("{api:?}: {source} {message}"),
+            };
+            let file = openat(
+                &root,
+                c"same",
+                OFlags::RDONLY | OFlags::CLOEXEC,
+                Mode::empty(),
+            )
+            .expect("the file");
+            assert_eq!(
+                std::io::read_to_string(std::fs::File::from(file)).expect("text"),
+                "high",
+                "{api:?}"
+            );
+            let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
+            drop(openat(&root, c"new", flags, Mode::from_raw_mode(0o644)).expect("a new file"));
+            assert!(upper.join("new").exists(), "{api:?}");
+        }
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("our mounts");
+        assert!(
+            !mounts.contains("upperClassic"),
+            "the classic way is seen by nobody"
+        );
+    }
 }
