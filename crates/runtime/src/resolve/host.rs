@@ -40,14 +40,15 @@ impl Host {
             may_set_groups: false,
         };
         let may_mount = host.has("CAP_SYS_ADMIN") && kernel::may_mount();
-        let may_set_groups = match ids {
+        let rights = match ids {
             IdMapping::Host => host.has("CAP_SETGID"),
-            IdMapping::Own { .. } => host.may_map_any(),
-            IdMapping::Join { .. } => std::fs::read_to_string("/proc/self/setgroups")
-                .map_or(true, |setting| {
-                    setting.trim() == "allow" && host.may_map_any()
-                }),
+            IdMapping::Own { .. } | IdMapping::Join { .. } => host.may_map_any(),
         };
+        // Denied once, it is denied in all namespaces below.
+        let may_set_groups = rights
+            && (initial
+                || std::fs::read_to_string("/proc/self/setgroups")
+                    .is_ok_and(|setting| setting.trim() == "allow"));
         Ok(Self {
             may_mount,
             may_set_groups,
