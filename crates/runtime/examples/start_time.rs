@@ -1,14 +1,15 @@
 //! Measures a start: from the request to the reaped end of `true`, in milliseconds.
 //!
-//! `cargo run --release -p coracle-runtime --example start_time [COUNT [IDLE_MS]]`, as root.
+//! `cargo run --release -p coracle-runtime --example start_time [COUNT [IDLE_MS]]`, as root. `NONET` in the environment
+//! leaves the network namespace away, `NOSECCOMP` the filter.
 
 #[path = "../tests/fixture/mod.rs"]
 mod fixture;
 
 use std::time::{Duration, Instant};
 
-use coracle_runtime::{Creating, Stdio};
-use fixture::{Image, document, own_ids, spec, start};
+use coracle_runtime::{Creating, Exec, Stdio};
+use fixture::{Image, own_ids, start};
 
 fn main() {
     if fixture::skip("start_time") {
@@ -20,7 +21,7 @@ fn main() {
     let count = numbers.next().unwrap_or(200);
     let idle = Duration::from_millis(numbers.next().unwrap_or(0));
     let image = Image::new();
-    let mut document = document(&["true"]);
+    let mut document = fixture::document(&["true"]);
     if std::env::var_os("NONET").is_some() {
         document["linux"]["namespaces"]
             .as_array_mut()
@@ -31,7 +32,7 @@ fn main() {
             .expect("a list")
             .retain(|entry| entry["type"] != "sysfs" && entry["type"] != "cgroup");
     }
-    let mut spec = spec(&document);
+    let mut spec = fixture::spec(&document);
     if std::env::var_os("NOSECCOMP").is_none() {
         let capabilities = spec
             .process()
@@ -47,19 +48,7 @@ fn main() {
     let mut parts: [Vec<Duration>; 4] = Default::default();
     for _ in 0..count {
         std::thread::sleep(idle);
-        let null = || {
-            std::fs::File::options()
-                .read(true)
-                .write(true)
-                .open("/dev/null")
-                .expect("null")
-                .into()
-        };
-        let stdio = Stdio::Pipes {
-            stdin: null(),
-            stdout: null(),
-            stderr: null(),
-        };
+        let stdio = null();
         let mut root = image.overlay();
         if let coracle_runtime::Root::Overlay { volatile, .. } = &mut root {
             *volatile = true;
@@ -81,7 +70,54 @@ fn main() {
         std::fs::remove_dir_all(image.path("work")).expect("work");
         std::fs::create_dir(image.path("work")).expect("work");
     }
-    for (name, part) in ["begin", "exec", "end", "command"].iter().zip(&mut parts) {
+    report(&["begin", "exec", "end", "command"], &mut parts);
+
+    // The same for one more process in a container that runs.
+    let image = Image::new();
+    let sleeper = fixture::Sleeper::new(&image, &fixture::document(&["sleep", "1000"]));
+    let process = spec.process().as_ref().expect("a process");
+    let seccomp = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.seccomp().as_ref());
+    let mut parts: [Vec<Duration>; 2] = Default::default();
+    for _ in 0..count {
+        std::thread::sleep(idle);
+        let begun = Instant::now();
+        let running = coracle_runtime::exec(Exec {
+            target: sleeper.target(),
+            process,
+            seccomp,
+            cgroup: None,
+            stdio: null(),
+            preserved: Vec::new(),
+            clamp: false,
+        })
+        .expect("an exec");
+        parts[0].push(begun.elapsed());
+        running.wait().expect("an end");
+        parts[1].push(begun.elapsed());
+    }
+    report(&["into", "into end"], &mut parts);
+}
+
+fn null() -> Stdio {
+    let null = || {
+        let file = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/null");
+        file.expect("null").into()
+    };
+    Stdio::Pipes {
+        stdin: null(),
+        stdout: null(),
+        stderr: null(),
+    }
+}
+
+fn report(names: &[&str], parts: &mut [Vec<Duration>]) {
+    for (name, part) in names.iter().zip(parts) {
         part.sort();
         let at = |share: usize| part[(part.len() - 1) * share / 100].as_secs_f64() * 1000.0;
         println!(

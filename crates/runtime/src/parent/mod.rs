@@ -81,13 +81,13 @@ pub(crate) fn spawn_into(plan: Plan, work: &ExecWork) -> Result<Process<Plan>, E
     Process::spawn(&birth, plan, entry).map_err(|source| Error::Clone { source })
 }
 
-/// Everything that the child waits for.
 /// See [`crate::mount_root`].
 pub(crate) fn mount_root(root: &Root) -> Result<OwnedFd, Error> {
     let host = Host::look(&IdMapping::Host)?;
-    overlay::root(root, None, &IdMapping::Host, host.initial)
+    Ok(overlay::root(root, None, &IdMapping::Host, host.initial)?.root)
 }
 
+/// Everything that the child waits for.
 pub(crate) fn serve(process: &mut Process<Plan>, work: &mut Work<'_>) -> Result<(), Error> {
     if matches!(&process.plan().place, Place::Container(container) if container.successor.is_some())
     {
@@ -164,12 +164,9 @@ fn give_mounts(
     let root = match &tree.root {
         Source::Given { mount } => {
             if let Some(root) = work.root.take() {
-                mount.put(overlay::root(
-                    &root,
-                    namespace,
-                    &work.ids,
-                    work.host.initial,
-                )?);
+                let made = overlay::root(&root, namespace, &work.ids, work.host.initial)?;
+                mount.put(made.root);
+                work.spent = made.spent;
             }
             mount
         }

@@ -41,13 +41,22 @@ enum Api {
     Classic,
 }
 
+/// A root that was made.
+pub(super) struct Made {
+    /// The detached mount.
+    pub(super) root: OwnedFd,
+    /// Mounts that it has references of its own to. Letting go of one makes the kernel wait for every processor, so
+    /// that is for when nobody waits for us.
+    pub(super) spent: Vec<OwnedFd>,
+}
+
 /// Makes the root. `namespace` is the container's user namespace, if it has one.
 pub(super) fn root(
     root: &Root,
     namespace: Option<BorrowedFd<'_>>,
     ids: &IdMapping,
     initial: bool,
-) -> Result<OwnedFd, Error> {
+) -> Result<Made, Error> {
     match root {
         Root::Directory { path, ownership } => {
             let mount = open_tree(CWD, path, CLONE | OpenTreeFlags::AT_RECURSIVE)
@@ -59,7 +68,10 @@ pub(super) fn root(
             };
             set_attributes(mount.as_fd(), true, attributes, idmap)
                 .map_err(|source| Error::host("mapping the ids of", path, source))?;
-            Ok(mount)
+            Ok(Made {
+                root: mount,
+                spent: Vec::new(),
+            })
         }
         Root::Overlay {
             lowers,
@@ -84,7 +96,11 @@ pub(super) fn root(
                 }
                 _ => None,
             };
-            overlay.make(creator)
+            let root = overlay.make(creator)?;
+            Ok(Made {
+                root,
+                spent: overlay.spent(),
+            })
         }
     }
 }
@@ -98,7 +114,7 @@ struct Overlay<'a> {
     upper: OwnedFd,
     work: OwnedFd,
     /// The mount that both are on, which goes away with its descriptor.
-    _writable: OwnedFd,
+    writable: OwnedFd,
     upper_path: &'a Path,
     volatile: bool,
     /// Overlay's own attributes are kept in `user.overlay.*`.
@@ -132,7 +148,7 @@ impl<'a> Overlay<'a> {
             lowers,
             upper: open(&upper_rest, upper_path)?,
             work: open(&work_rest, work_path)?,
-            _writable: writable,
+            writable,
             upper_path,
             volatile,
             user_attributes,
@@ -152,6 +168,13 @@ impl<'a> Overlay<'a> {
             }
         }
         Err(self.refused(last, String::new()))
+    }
+
+    /// The mounts that it was made from.
+    fn spent(self) -> Vec<OwnedFd> {
+        let mut mounts = self.lowers;
+        mounts.push(self.writable);
+        mounts
     }
 
     fn refused(&self, source: Errno, mut message: String) -> Error {

@@ -1,4 +1,5 @@
-//! The mount of type `cgroup`, which means what the host has: one cgroup2, or a tmpfs with every v1 hierarchy in it.
+//! The mount of type `cgroup`, which means what the host has: one cgroup2, or a tmpfs with each v1 hierarchy in it
+//! that holds a cgroup of the container's own.
 
 use std::ffi::CString;
 use std::path::Path;
@@ -49,7 +50,17 @@ impl Context<'_> {
         self.add_new(target, "tmpfs", Some("tmpfs"), holder)?;
         let flags = classic(parsed.attributes.set);
         let base = in_root("mount target", path)?;
-        for hierarchy in hierarchies(&list) {
+        // In a hierarchy without a cgroup of its own the container is in its caller's, and a mount of that would show all
+        // that is below: other containers, or the host.
+        let own = |hierarchy: &Hierarchy| match self.controllers {
+            None => true,
+            Some(controllers) => hierarchy
+                .data
+                .split(',')
+                .any(|name| controllers.contains(&name)),
+        };
+        let shown: Vec<Hierarchy> = hierarchies(&list).into_iter().filter(own).collect();
+        for hierarchy in shown {
             let inner = Inner {
                 name: string("cgroup hierarchy", &hierarchy.directory)?,
                 kind: c"cgroup".to_owned(),

@@ -143,6 +143,7 @@ pub(crate) fn start(start: Start<'_>) -> Result<(Plan, Work<'_>), Error> {
             &ids,
             &spaces,
             &host,
+            cgroup.as_ref().map(|entry| &entry.controllers[..]),
             command.terminal.is_some(),
             init,
         )?;

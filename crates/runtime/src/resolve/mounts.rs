@@ -40,6 +40,8 @@ pub(super) struct Tree {
 pub(super) struct Context<'a> {
     ids: &'a IdMapping,
     host: &'a Host,
+    /// v1 controllers whose hierarchies hold a cgroup of the container's own; `None`: it gets no cgroup.
+    pub(super) controllers: Option<&'a [&'static str]>,
     pub(super) mounts: Vec<MountStep>,
     pub(super) links: Vec<Link>,
     binds: Vec<Bind>,
@@ -51,6 +53,7 @@ pub(super) fn resolve(
     ids: &IdMapping,
     spaces: &Spaces,
     host: &Host,
+    controllers: Option<&[&'static str]>,
     terminal: bool,
     init: bool,
 ) -> Result<Tree, Error> {
@@ -58,6 +61,7 @@ pub(super) fn resolve(
     let mut context = Context {
         ids,
         host,
+        controllers,
         mounts: Vec::new(),
         links: Vec::new(),
         binds: Vec::new(),
