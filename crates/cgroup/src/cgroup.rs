@@ -56,6 +56,8 @@ pub struct Entry {
     pub clone_into: Option<OwnedFd>,
     /// v1: the `tasks` file of each hierarchy, open for writing; the child, single-threaded, writes "0" to each.
     pub tasks: Vec<OwnedFd>,
+    /// v1: the controllers of those hierarchies, as the kernel names them.
+    pub controllers: Vec<&'static str>,
 }
 
 /// A cgroup, in one hierarchy (v2) or several (v1, hybrid), or in none (see [`Cgroup::is_none`]).
@@ -105,7 +107,13 @@ impl Cgroup {
                 Version::Unified => {
                     entry.clone_into = Some(control::open_directory(&directory.path)?)
                 }
-                Version::Legacy => entry.tasks.push(open_tasks(&directory.path)?),
+                Version::Legacy => {
+                    entry.tasks.push(open_tasks(&directory.path)?);
+                    let names = directory.controllers.iter();
+                    entry
+                        .controllers
+                        .extend(names.map(|controller| controller.legacy_name()));
+                }
             }
         }
         Ok(entry)

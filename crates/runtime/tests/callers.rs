@@ -43,7 +43,15 @@ fn as_another(inner: &str, change: impl FnOnce(&mut Command), before: &[&str]) {
         "--test-threads=1",
     ]);
     change(&mut command);
-    let output = command.output().expect("a process");
+    let output = loop {
+        match command.output() {
+            // A process that another test has just forked still holds our copy open for writing.
+            Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            result => break result.expect("a process"),
+        }
+    };
     let said = String::from_utf8_lossy(&output.stdout).into_owned()
         + &String::from_utf8_lossy(&output.stderr);
     assert!(
