@@ -145,9 +145,11 @@ pub(crate) fn start(start: Start<'_>) -> Result<(Plan, Work<'_>), Error> {
             &ids,
             &spaces,
             &host,
-            cgroup.as_ref().map(|entry| &entry.controllers[..]),
-            command.terminal.is_some(),
-            init,
+            mounts::Beside {
+                controllers: cgroup.as_ref().map(|entry| &entry.controllers[..]),
+                terminal: command.terminal.is_some(),
+                init,
+            },
         )?;
         (Some(tree.plan), tree.root, tree.binds, tree.devices)
     } else {

@@ -47,16 +47,29 @@ pub(super) struct Context<'a> {
     binds: Vec<Bind>,
 }
 
+/// What the document does not say of the file systems.
+pub(super) struct Beside<'a> {
+    /// See [`Context::controllers`].
+    pub(super) controllers: Option<&'a [&'static str]>,
+    /// The process gets a terminal, which is /dev/console too.
+    pub(super) terminal: bool,
+    /// The built-in init is put in.
+    pub(super) init: bool,
+}
+
 pub(super) fn resolve(
     spec: &Spec,
     root: Root,
     ids: &IdMapping,
     spaces: &Spaces,
     host: &Host,
-    controllers: Option<&[&'static str]>,
-    terminal: bool,
-    init: bool,
+    beside: Beside<'_>,
 ) -> Result<Tree, Error> {
+    let Beside {
+        controllers,
+        terminal,
+        init,
+    } = beside;
     let own_users = !matches!(ids, IdMapping::Host);
     let mut context = Context {
         ids,
