@@ -1,8 +1,13 @@
 //! Running cargo, with its output passed on line by line while it is counted.
 
 use std::io::{BufRead, BufReader, IsTerminal};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::tally::CargoTest;
 use crate::workspace;
@@ -35,8 +40,12 @@ pub(crate) fn has(subcommand: &str) -> bool {
         .is_ok_and(|status| status.success())
 }
 
+/// A test that hangs must not take the run's time for the others: how long nothing may be printed.
+const SILENCE: Duration = Duration::from_secs(300);
+
 /// Runs `cargo test` with `args`, passes its output on and counts it. A run that fails without a failed test (it does
-/// not compile, a test program died) is a failure of its own.
+/// not compile, a test program died) is a failure of its own, and so is one that says nothing for [`SILENCE`], which
+/// ends it with everything that it started.
 pub(crate) fn test(args: &[&str], skip_log: &Path) -> CargoTest {
     let mut seen = CargoTest::default();
     let color = if std::io::stdout().is_terminal() {
@@ -50,6 +59,7 @@ pub(crate) fn test(args: &[&str], skip_log: &Path) -> CargoTest {
         .args(args)
         .env("CORACLE_SKIP_LOG", skip_log)
         .stdout(Stdio::piped())
+        .process_group(0)
         .spawn();
     let mut child = match child {
         Ok(child) => child,
@@ -59,11 +69,35 @@ pub(crate) fn test(args: &[&str], skip_log: &Path) -> CargoTest {
         }
     };
     let stdout = child.stdout.take().expect("it is piped");
-    for bytes in BufReader::new(stdout).split(b'\n') {
-        let Ok(bytes) = bytes else { break };
-        let text = String::from_utf8_lossy(&bytes);
-        println!("{text}");
-        seen.line(&text);
+    let (sender, lines) = channel();
+    std::thread::spawn(move || {
+        for bytes in BufReader::new(stdout).split(b'\n') {
+            let Ok(bytes) = bytes else { return };
+            if sender.send(bytes).is_err() {
+                return;
+            }
+        }
+    });
+    let mut last = String::new();
+    loop {
+        match lines.recv_timeout(SILENCE) {
+            Ok(bytes) => {
+                last = String::from_utf8_lossy(&bytes).into_owned();
+                println!("{last}");
+                seen.line(&last);
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                let minutes = SILENCE.as_secs() / 60;
+                seen.failed.push(format!(
+                    "{line}: nothing for {minutes} minutes after {last:?}; ended"
+                ));
+                let group = Pid::from_raw(child.id() as i32).expect("a pid is not 0");
+                // The group is this command's own; it may have ended just now.
+                let _ = kill_process_group(group, Signal::KILL);
+                break;
+            }
+        }
     }
     match child.wait() {
         Ok(status) if !status.success() && seen.failed.is_empty() => {
