@@ -251,7 +251,9 @@ fn linux(spec: &ContainerSpec, around: &Surroundings<'_>) -> Result<Linux> {
 /// no privilege there.
 fn sysctls(spec: &ContainerSpec) -> HashMap<String, String> {
     let mut sysctls: HashMap<String, String> = spec.sysctls.clone().into_iter().collect();
-    if !matches!(spec.network, NetworkMode::Host | NetworkMode::Container(_)) && !spec.privileged {
+    let own_stack = !matches!(spec.network, NetworkMode::Host | NetworkMode::Container(_));
+    // Set through a procfs of the container's own PID namespace, which only an own one has.
+    if own_stack && spec.pid == NamespaceMode::Private && !spec.privileged {
         sysctls
             .entry("net.ipv4.ip_unprivileged_port_start".into())
             .or_insert_with(|| "0".into());
@@ -272,7 +274,11 @@ fn hidden(spec: &ContainerSpec, default: &[&str], mask: bool) -> Vec<String> {
 
 fn namespaces(spec: &ContainerSpec, around: &Surroundings<'_>) -> Result<Vec<LinuxNamespace>> {
     let mut own = vec![LinuxNamespaceType::Mount];
-    if around.mappings.is_some() {
+    let joins_users = around
+        .joined
+        .iter()
+        .any(|(kind, _)| *kind == LinuxNamespaceType::User);
+    if around.mappings.is_some() && !joins_users {
         own.push(LinuxNamespaceType::User);
     }
     for (mode, kind) in [
@@ -429,6 +435,15 @@ fn mounts(record: &Record, around: &Surroundings<'_>) -> Result<Vec<Mount>> {
             init,
             &["bind", "ro", "nosuid", "nodev"],
         )?);
+    }
+    for device in &spec.devices {
+        let access = if device.access.contains('w') {
+            "rw"
+        } else {
+            "ro"
+        };
+        let options = ["bind", "rprivate", "nosuid", "noexec", access];
+        all.push(mount(&device.container, "bind", &device.host, &options)?);
     }
     let mut asked = Vec::new();
     for request in &spec.mounts {

@@ -52,6 +52,10 @@ impl Maps {
 impl Engine {
     /// The maps of the container's own user namespace, if it gets one. `range` is the leased range.
     pub(crate) fn maps(&self, record: &Record, range: Option<u32>) -> Result<Option<Maps>> {
+        if let UserNamespace::Container(name) = &record.spec.userns {
+            let (other, run) = self.other(name)?;
+            return self.maps(&other, run.ids);
+        }
         if !spec::own_users(&record.spec) {
             return Ok(None);
         }

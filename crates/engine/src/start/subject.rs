@@ -206,8 +206,8 @@ impl<'e> Subject<'e> {
             },
         )?;
         let ids = match (&maps, &self.record.spec.userns) {
+            (_, crate::request::UserNamespace::Container(name)) => engine.joined_users(name)?,
             (Some(maps), _) => maps.own(),
-            (None, crate::request::UserNamespace::Container(name)) => engine.joined_users(name)?,
             (None, _) => IdMapping::Host,
         };
         let stdio = match stdio {

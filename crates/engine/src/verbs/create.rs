@@ -33,8 +33,9 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Refused`] for a request that makes no sense here, [`Error::NameInUse`], and what the image says.
-    pub fn create(&self, spec: ContainerSpec, pull: Pull) -> Result<Created> {
+    pub fn create(&self, mut spec: ContainerSpec, pull: Pull) -> Result<Created> {
         let mut warnings = Vec::new();
+        share_users(&mut spec);
         self.check(&spec, &mut warnings)?;
         // Nobody frees a layer between its being found and its being named by config.json.
         let _hold = match spec.image.is_empty() || spec.image == "@host" {
@@ -321,6 +322,27 @@ fn check_mount(mount: &crate::request::Mount) -> Result<()> {
             format!("the bind source {} does not exist", source.display()),
             "make it first, or use -v, which makes a missing directory",
         )),
+    }
+}
+
+/// A namespace belongs to a user namespace, and only from there can it be used (a procfs of its processes, a sysfs of
+/// its network): who shares one with a container shares its users too, unless it asks otherwise.
+fn share_users(spec: &mut ContainerSpec) {
+    if spec.userns != UserNamespace::Auto || spec.privileged {
+        return;
+    }
+    let network = match &spec.network {
+        NetworkMode::Container(name) => Some(name),
+        _ => None,
+    };
+    let others = [&spec.pid, &spec.ipc, &spec.uts, &spec.cgroupns]
+        .into_iter()
+        .filter_map(|mode| match mode {
+            NamespaceMode::Container(name) => Some(name),
+            _ => None,
+        });
+    if let Some(name) = network.into_iter().chain(others).next() {
+        spec.userns = UserNamespace::Container(name.clone());
     }
 }
 

@@ -156,7 +156,7 @@ pub(super) fn resolve(
     stdio: Stdio,
     preserved: Vec<OwnedFd>,
     limits: Limits<'_>,
-    ids: &IdMapping,
+    process: &Process,
     host: &Host,
 ) -> Result<Command, Error> {
     if preserved.len() > PRESERVED {
@@ -215,7 +215,6 @@ pub(super) fn resolve(
             "it is not an absolute path",
         )
     })?;
-    let arguments = document.args().clone().unwrap_or_default();
     Ok(Command {
         terminal,
         streams,
@@ -234,11 +233,11 @@ pub(super) fn resolve(
         capabilities: Some(capabilities::resolve(
             document.capabilities().as_ref(),
             host,
-            !matches!(ids, IdMapping::Host),
+            process.maps.is_some(),
             limits.clamp,
             limits.clamped,
         )?),
-        arguments: StringArray::new(&arguments)
+        arguments: StringArray::new(&process.arguments)
             .map_err(|_| Error::invalid("process.args", "an argument has a null byte in it"))?,
     })
 }

@@ -130,7 +130,7 @@ pub(crate) fn start(start: Start<'_>) -> Result<(Plan, Work<'_>), Error> {
             clamp,
             clamped: &mut clamped,
         },
-        &ids,
+        &process,
         &host,
     )?;
     command.gate = gate.map(Slot::from);
@@ -271,7 +271,7 @@ pub(crate) fn exec(exec: Exec<'_>, pidfd: OwnedFd) -> Result<(Plan, ExecWork), E
             clamp,
             clamped: &mut clamped,
         },
-        &ids,
+        &process,
         &host,
     )?;
     let _ = command.identity.set(process.own_identity()?);
