@@ -1,16 +1,18 @@
 //! The root file system of a container: which layers below, which directory above, and what that takes on the disk.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use coracle_runtime::{Lower, Map, Ownership, Root};
 use coracle_store::{IdMap, IdRange, LayerForm};
 
+use rustix::fs::Mode;
+
 use crate::Engine;
 use crate::error::{Error, Result};
 use crate::start::Maps;
-use crate::state::{Record, Run};
+use crate::state::{self, Record, Run};
 use crate::verbs::exec::root_of;
 
 impl Engine {
@@ -54,7 +56,51 @@ impl Engine {
                 LayerForm::Directory(path) => Lower::Directory(path),
             })
         };
-        image.layers.iter().rev().map(lower).collect()
+        let mut lowers = image
+            .layers
+            .iter()
+            .rev()
+            .map(lower)
+            .collect::<Result<Vec<_>>>()?;
+        lowers.push(Lower::Directory(self.skeleton()?));
+        Ok(lowers)
+    }
+}
+
+/// What every container needs as mount targets and not every image has.
+const TARGETS: [&str; 3] = ["dev", "proc", "sys"];
+const TARGET_FILES: [&str; 3] = ["etc/hosts", "etc/hostname", "etc/resolv.conf"];
+
+impl Engine {
+    /// The layer below all layers: empty mount targets, made once. Without it each container would make them in its own
+    /// layer, where `diff` and `commit` would find them, and where each costs a file to make and one to delete.
+    fn skeleton(&self) -> Result<PathBuf> {
+        let directory = self.paths.root.join("skeleton");
+        let last = directory.join(TARGET_FILES[2]);
+        if last.exists() {
+            return Ok(directory);
+        }
+        let open_up = |path: &Path| {
+            rustix::fs::chmod(path, Mode::from_raw_mode(0o755))
+                .map_err(|error| Error::file("opening up", path, error))
+        };
+        for name in TARGETS.into_iter().chain(["etc"]) {
+            state::make_directory(&directory.join(name))?;
+            open_up(&directory.join(name))?;
+        }
+        open_up(&directory)?;
+        for name in TARGET_FILES {
+            let path = directory.join(name);
+            let mut options = std::fs::OpenOptions::new();
+            let made = options
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o644)
+                .open(&path);
+            made.map_err(|source| Error::file("making", &path, source))?;
+        }
+        Ok(directory)
     }
 }
 
