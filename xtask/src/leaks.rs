@@ -84,14 +84,11 @@ fn cgroups(folder: &Path, depth: u8, ours: bool, seen: &mut BTreeSet<String>) {
         }
         let name = entry.file_name();
         if ours {
-            seen.insert(format!("cgroup {}", entry.path().display()));
+            // Once, although every hierarchy has it.
+            seen.insert(format!("cgroup {NAME}/…/{}", name.display()));
         }
-        cgroups(
-            &entry.path(),
-            depth + 1,
-            ours || name.as_bytes() == NAME.as_bytes(),
-            seen,
-        );
+        let ours = ours || name.as_bytes() == NAME.as_bytes();
+        cgroups(&entry.path(), depth + 1, ours, seen);
     }
 }
 
