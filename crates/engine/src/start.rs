@@ -107,7 +107,7 @@ impl Engine {
                 sig_proxy: true,
                 broken_pipe: BrokenPipe::Propagate,
             };
-            let mut subject = self.begin_run(record.clone())?;
+            let mut subject = self.begin_run(record.clone(), false)?;
             subject.hold_until_started(lock);
             let options = self.supervision(&record, &mut subject, Some(local), None)?;
             let exit = subject.supervised(|subject| Ok(supervise(subject, options)?))?;
@@ -155,7 +155,7 @@ impl Engine {
         adopt: bool,
     ) -> Result<(Box<Subject<'_>>, Supervision)> {
         let record = self.existing(id)?;
-        let mut subject = self.begin_run(record.clone())?;
+        let mut subject = self.begin_run(record.clone(), adopt)?;
         let mut options = self.supervision(&record, &mut subject, None, client)?;
         options.size = size;
         if adopt {
@@ -239,7 +239,7 @@ impl Engine {
         let directory = self.paths.container(&record.id);
         let lock = Lock::wait(&directory)?
             .ok_or_else(|| Error::NoSuchContainer(record.id.short().into()))?;
-        let observed = self.observe(record)?;
+        let observed = self.settled(record)?;
         match observed.status {
             Status::Created | Status::Exited => Ok(lock),
             status => Err(Error::WrongState {
@@ -252,7 +252,7 @@ impl Engine {
     }
 
     /// Makes and locks the run's directory: from here on the run exists and must be released.
-    fn begin_run(&self, record: Record) -> Result<Box<Subject<'_>>> {
+    fn begin_run(&self, record: Record, adopt: bool) -> Result<Box<Subject<'_>>> {
         let directory = self.paths.run_of(&record.id);
         let lock = loop {
             state::make_directory(&directory)?;
@@ -261,16 +261,22 @@ impl Engine {
                 break lock;
             }
         };
-        // There is one already when a monitor that was killed left it: then this one takes over.
-        if let Some(run) = state::load::<Run>(&self.paths.run_file(&record.id))? {
-            let monitor = rustix::process::getpid().as_raw_nonzero().get();
-            return Ok(Subject::new(self, record, Run { monitor, ..run }, lock));
-        }
-        let run = Run {
-            monitor: rustix::process::getpid().as_raw_nonzero().get(),
-            ..Run::expected(&record)
+        let monitor = rustix::process::getpid().as_raw_nonzero().get();
+        let left: Option<Run> = state::load(&self.paths.run_file(&record.id))?;
+        let run = match (left, adopt) {
+            (Some(run), true) => run,
+            (None, false) => Run::expected(&record),
+            // Another command was quicker, or the container ended before it could be taken over.
+            (Some(_), false) | (None, true) => {
+                return Err(Error::WrongState {
+                    verb: if adopt { "take over" } else { "start" },
+                    name: record.name.clone(),
+                    status: if adopt { "exited" } else { "running" }.into(),
+                    hint: None,
+                });
+            }
         };
-        Ok(Subject::new(self, record, run, lock))
+        Ok(Subject::new(self, record, Run { monitor, ..run }, lock))
     }
 
     /// The running container that a `container:X` refers to.

@@ -10,6 +10,7 @@ use coracle_runtime::process;
 use crate::answer::Status;
 use crate::error::{Error, Result};
 use crate::events::Happening;
+use crate::request::Restart;
 use crate::state::{self, LastRun, Lock, Record, Run};
 use crate::{Engine, leases, names};
 
@@ -35,6 +36,9 @@ impl Observed {
 /// How long killed processes may take to be gone; only one stuck in the kernel takes longer.
 pub(crate) const KILL_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 
+/// Between two looks at a start under way.
+const PATIENCE: std::time::Duration = std::time::Duration::from_millis(2);
+
 /// Exit code of a run whose end nobody saw: as after SIGKILL.
 const LOST: i32 = 137;
 
@@ -58,14 +62,17 @@ impl Engine {
         match Lock::look(&directory)? {
             Err(state::Held) => {
                 let Some(run) = state::load::<Run>(&self.paths.run_file(id))? else {
-                    return idle(self);
+                    return Ok(Observed {
+                        monitored: true,
+                        ..idle(self)?
+                    });
                 };
                 let status = match self.is_alive(&run) {
                     true if self.is_paused(&run) => Status::Paused,
                     true => Status::Running,
-                    // Not started yet, just ended, or waiting for its next start.
-                    false if run.restarts > 0 || self.paths.last(id).exists() => Status::Restarting,
-                    false => Status::Created,
+                    false if record.spec.restart != Restart::No => Status::Restarting,
+                    // Its monitor clears away after it.
+                    false => Status::Exited,
                 };
                 Ok(Observed {
                     status,
@@ -110,6 +117,19 @@ impl Engine {
                 )?;
                 Ok(false)
             }
+        }
+    }
+
+    /// As [`Engine::observe`], once a start or an end that is under way is over: a monitor holds the run, and what it
+    /// runs is not written down yet, or not any more.
+    pub(crate) fn settled(&self, record: &Record) -> Result<Observed> {
+        loop {
+            let observed = self.observe(record)?;
+            let passing = matches!(observed.status, Status::Created | Status::Exited);
+            if !observed.monitored || !passing {
+                return Ok(observed);
+            }
+            std::thread::sleep(PATIENCE);
         }
     }
 
@@ -184,7 +204,11 @@ impl Engine {
                 }
                 Ok(cgroup.remove()?)
             });
-            first = first.and(emptied);
+            first = match emptied {
+                // It was not made yet, or is gone already.
+                Err(Error::Cgroup(coracle_cgroup::Error::NotFound { .. })) => first,
+                other => first.and(other),
+            };
         }
         if let Some(range) = run.ids {
             first = first.and(leases::give_back(&self.paths, range, id));

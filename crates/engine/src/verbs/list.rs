@@ -47,7 +47,7 @@ impl Engine {
         let mut found = Vec::with_capacity(records.len());
         for record in records {
             let observed = self.observe(&record)?;
-            if !all && observed.run.is_none() {
+            if !all && matches!(observed.status, Status::Created | Status::Exited) {
                 continue;
             }
             // A container that removed itself while it was looked at is gone.

@@ -24,7 +24,7 @@ impl Engine {
         let Some(_lock) = Lock::wait(&directory)? else {
             return Err(Error::NoSuchContainer(id.short().into()));
         };
-        let observed = self.observe(&record)?;
+        let observed = self.settled(&record)?;
         if observed.run.is_some() {
             if !options.force {
                 return Err(Error::WrongState {

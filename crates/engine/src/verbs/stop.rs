@@ -34,7 +34,7 @@ impl Engine {
         signal: Option<&str>,
     ) -> Result<()> {
         let id = &record.id;
-        let observed = self.observe(record)?;
+        let observed = self.settled(record)?;
         let Some(run) = &observed.run else {
             return Ok(());
         };
