@@ -104,14 +104,10 @@ pub(crate) fn document(record: &Record, around: &Surroundings<'_>) -> Result<Spe
         .linux(linux(spec, around)?)
         .build()
         .map_err(unsound)?;
-    if spec.uts == NamespaceMode::Private {
-        let name = spec
-            .hostname
-            .clone()
-            .unwrap_or_else(|| record.id.short().to_owned());
-        document.set_hostname(Some(name));
-        document.set_domainname(spec.domainname.clone());
-    }
+    // The builder's own defaults are an example's.
+    let own_name = spec.uts == NamespaceMode::Private;
+    document.set_hostname(own_name.then(|| hostname(record)));
+    document.set_domainname(spec.domainname.clone().filter(|_| own_name));
     if !spec.annotations.is_empty() {
         document.set_annotations(Some(spec.annotations.clone().into_iter().collect()));
     }
@@ -121,6 +117,23 @@ pub(crate) fn document(record: &Record, around: &Surroundings<'_>) -> Result<Spe
 /// A document that oci-spec's builder refuses.
 pub(crate) fn unsound(error: impl std::fmt::Display) -> Error {
     Error::refused(format!("the request makes no sound OCI document: {error}"))
+}
+
+/// What the container is called inside, where it has a name of its own.
+pub(crate) fn hostname(record: &Record) -> String {
+    let asked = record.spec.hostname.clone();
+    asked.unwrap_or_else(|| record.id.short().to_owned())
+}
+
+/// The environment of a process, as Docker completes it.
+pub(crate) fn environment(record: &Record) -> Vec<String> {
+    let mut env = record.process.env.clone();
+    if record.spec.uts == NamespaceMode::Private
+        && !env.iter().any(|entry| entry.starts_with("HOSTNAME="))
+    {
+        env.push(format!("HOSTNAME={}", hostname(record)));
+    }
+    env
 }
 
 fn process(record: &Record, around: &Surroundings<'_>) -> Result<Process> {
@@ -147,7 +160,7 @@ fn process(record: &Record, around: &Surroundings<'_>) -> Result<Process> {
         .terminal(spec.tty)
         .user(user)
         .args(args)
-        .env(record.process.env.clone())
+        .env(environment(record))
         .cwd(PathBuf::from(&record.process.workdir))
         .capabilities(set)
         .no_new_privileges(spec.security.no_new_privileges.unwrap_or(!spec.privileged))

@@ -101,6 +101,23 @@ pub(crate) struct Run {
     pub restarts: u32,
 }
 
+/// Exit code of a run whose end nobody saw: as after SIGKILL.
+const LOST: i32 = 137;
+
+impl LastRun {
+    /// A run whose end nobody saw, or not yet: `finished` is 0.
+    pub(crate) fn unseen(run: &Run, why: &str) -> LastRun {
+        LastRun {
+            version: VERSION,
+            started: run.started,
+            exit_code: LOST,
+            error: why.into(),
+            restarts: run.restarts,
+            ..LastRun::default()
+        }
+    }
+}
+
 impl Run {
     /// What a run of this container would hold, known before it begins: so a run that was killed before it could be
     /// written down can still be cleaned up after.

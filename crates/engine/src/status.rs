@@ -39,9 +39,6 @@ pub(crate) const KILL_WITHIN: std::time::Duration = std::time::Duration::from_se
 /// Between two looks at a start under way.
 const PATIENCE: std::time::Duration = std::time::Duration::from_millis(2);
 
-/// Exit code of a run whose end nobody saw: as after SIGKILL.
-const LOST: i32 = 137;
-
 impl Engine {
     /// Looks, and repairs first where a monitor died.
     pub(crate) fn observe(&self, record: &Record) -> Result<Observed> {
@@ -171,19 +168,16 @@ impl Engine {
         self.release_run(id, &run)?;
         if run.started != 0 {
             let last: LastRun = state::load(&self.paths.last(id))?.unwrap_or_default();
-            if last.started != run.started {
+            if last.started != run.started || last.finished == 0 {
+                let why = "its monitor was killed, so nobody saw it end";
                 let lost = LastRun {
-                    version: state::VERSION,
-                    started: run.started,
                     finished: state::now(),
-                    exit_code: LOST,
-                    oom_killed: false,
-                    error: "its monitor was killed, so nobody saw it end".into(),
-                    restarts: run.restarts,
+                    ..LastRun::unseen(&run, why)
                 };
                 state::store(&self.paths.last(id), &lost)?;
                 self.happened(
-                    Happening::container("die", record).with("exitCode", LOST.to_string()),
+                    Happening::container("die", record)
+                        .with("exitCode", lost.exit_code.to_string()),
                 )?;
             }
         }

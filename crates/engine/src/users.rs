@@ -122,6 +122,8 @@ fn resolve(passwd: &str, group: &str, user: &str, extra: &[String]) -> Result<Id
     for name in extra {
         all.push(group_id(group, name)?);
     }
+    // A process that drops its primary group must not thereby leave what that group is denied (CVE-2022-36109).
+    all.push(gid);
     all.sort_unstable();
     all.dedup();
     let home = match home {
@@ -165,13 +167,13 @@ mod tests {
             home: home.into(),
         };
         for (user, expected) in [
-            ("", identity(0, 0, &[], "/root")),
-            ("web", identity(33, 44, &[50], "/var/www")),
-            ("33", identity(33, 44, &[50], "/var/www")),
-            ("web:mail", identity(33, 51, &[], "/var/www")),
-            ("web:7", identity(33, 7, &[], "/var/www")),
-            ("1234", identity(1234, 0, &[], "/")),
-            ("77", identity(5, 5, &[], "/seven")),
+            ("", identity(0, 0, &[0], "/root")),
+            ("web", identity(33, 44, &[44, 50], "/var/www")),
+            ("33", identity(33, 44, &[44, 50], "/var/www")),
+            ("web:mail", identity(33, 51, &[51], "/var/www")),
+            ("web:7", identity(33, 7, &[7], "/var/www")),
+            ("1234", identity(1234, 0, &[0], "/")),
+            ("77", identity(5, 5, &[5], "/seven")),
         ] {
             assert_eq!(
                 resolve(PASSWD, GROUP, user, &[]).unwrap(),
@@ -180,7 +182,7 @@ mod tests {
             );
         }
         let extra = resolve(PASSWD, GROUP, "web", &["mail".into(), "9".into()]).unwrap();
-        assert_eq!(extra.groups, [9, 50, 51]);
+        assert_eq!(extra.groups, [9, 44, 50, 51]);
     }
 
     #[test]

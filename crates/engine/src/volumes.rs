@@ -25,11 +25,10 @@ impl Engine {
         name: Option<&str>,
         labels: BTreeMap<String, String>,
     ) -> Result<Volume> {
-        let name = match name {
-            Some(name) => name.to_owned(),
-            None => verbs::create::new_id()?.as_str().to_owned(),
-        };
-        self.volume_ensure(&name, labels, false)
+        match name {
+            Some(name) => self.volume_ensure(name, labels, false),
+            None => self.volume_ensure(verbs::create::new_id()?.as_str(), labels, true),
+        }
     }
 
     pub(crate) fn volume_ensure(

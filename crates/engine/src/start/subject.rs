@@ -263,6 +263,14 @@ impl<'e> Subject<'e> {
         self.run.pid = running.pid.as_raw_nonzero().get();
         self.run.start_time = running.start_time;
         self.store_run()?;
+        if !self.record.spec.auto_remove {
+            // Until its end is written down: what is true if nobody is left to see it (the host goes down).
+            let begun = LastRun::unseen(
+                &self.run,
+                "its end was not seen: the host went down, or its monitor was killed",
+            );
+            state::store(&engine.paths.last(&self.record.id), &begun)?;
+        }
         self.starting = None;
         self.oom_kills = 0;
         let oom_event = cgroup.oom_event()?;

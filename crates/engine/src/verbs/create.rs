@@ -210,6 +210,7 @@ impl Engine {
         for mount in &spec.mounts {
             check_mount(mount)?;
         }
+        check_cpus(&spec.resources)?;
         if spec.resources.memory.is_some_and(|bytes| bytes < 1 << 20) {
             return Err(Error::refused_with(
                 "a memory limit below 1 MiB leaves no room to start a process",
@@ -323,6 +324,20 @@ fn check_mount(mount: &crate::request::Mount) -> Result<()> {
             "make it first, or use -v, which makes a missing directory",
         )),
     }
+}
+
+/// More than there are would limit nothing, and is a slip of the hand.
+pub(crate) fn check_cpus(resources: &crate::request::Resources) -> Result<()> {
+    let online = std::thread::available_parallelism().map_or(1, usize::from);
+    let period = resources.cpu_period.unwrap_or(100_000).max(1);
+    let asked = resources.cpu_quota.unwrap_or(0) as f64 / period as f64;
+    if asked > online as f64 {
+        return Err(Error::refused_with(
+            format!("{asked:.2} CPUs were asked for, and this host has {online}"),
+            format!("the range is from 0.01 to {online}.00"),
+        ));
+    }
+    Ok(())
 }
 
 /// A namespace belongs to a user namespace, and only from there can it be used (a procfs of its processes, a sysfs of

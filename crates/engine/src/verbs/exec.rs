@@ -144,7 +144,7 @@ impl Engine {
             asked.user.as_deref().unwrap_or(&record.process.user),
             &record.spec.groups,
         )?;
-        let mut env = record.process.env.clone();
+        let mut env = spec::environment(record);
         env.retain(|entry| !entry.starts_with("HOME="));
         env.push(format!("HOME={}", who.home));
         if asked.tty {

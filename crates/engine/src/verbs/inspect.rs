@@ -260,6 +260,7 @@ fn host_config(spec: &ContainerSpec) -> Value {
             UserNamespace::Map { .. } => "map".to_owned(),
             UserNamespace::Container(name) => format!("container:{name}"),
         },
+        "Annotations": spec.annotations,
         "OomScoreAdj": resources.oom_score_adj.unwrap_or(0),
         "Privileged": spec.privileged,
         "ReadonlyRootfs": spec.read_only,
@@ -293,7 +294,7 @@ fn limits(resources: &Resources) -> Value {
         "MemorySwap": resources.memory_swap.unwrap_or(0),
         "MemorySwappiness": resources.memory_swappiness,
         "OomKillDisable": resources.oom_kill_disable,
-        "NanoCpus": 0,
+        "NanoCpus": nano_cpus(resources),
         "CpuQuota": resources.cpu_quota.unwrap_or(0),
         "CpuPeriod": resources.cpu_period.unwrap_or(0),
         "CpuShares": resources.cpu_shares.unwrap_or(0),
@@ -306,4 +307,13 @@ fn limits(resources: &Resources) -> Value {
         "BlkioDeviceReadIOps": rates(&resources.device_read_iops),
         "BlkioDeviceWriteIOps": rates(&resources.device_write_iops),
     })
+}
+
+/// `--cpus` as Docker counts it: billionths of a CPU.
+fn nano_cpus(resources: &Resources) -> i64 {
+    let period = resources.cpu_period.unwrap_or(100_000).max(1);
+    match resources.cpu_quota {
+        Some(quota) if quota > 0 => (i128::from(quota) * 1_000_000_000 / i128::from(period)) as i64,
+        _ => 0,
+    }
 }

@@ -103,13 +103,19 @@ impl Engine {
             image: record.spec.image,
             command: record.process.args,
             created: record.created,
-            exit_code: last.as_ref().map(|last| last.exit_code),
+            exit_code: last
+                .as_ref()
+                .filter(|_| observed.running().is_none())
+                .map(|last| last.exit_code),
             started: observed
                 .run
                 .as_ref()
                 .map(|run| run.started)
                 .or(last.as_ref().map(|last| last.started)),
-            finished: last.as_ref().map(|last| last.finished),
+            finished: last
+                .as_ref()
+                .map(|last| last.finished)
+                .filter(|time| *time != 0),
             health,
             ports: record.process.exposed.join(", "),
             labels: record.process.labels,

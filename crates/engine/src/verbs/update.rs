@@ -37,6 +37,7 @@ impl Engine {
                 "a container that removes itself (--rm) cannot have a restart policy",
             ));
         }
+        super::create::check_cpus(change)?;
         let before = record.clone();
         merge(&mut record.spec.resources, change);
         if let Some(restart) = restart {

@@ -83,7 +83,7 @@ impl Engine {
 
     fn is_recorded(&self, id: &ContainerId, run: &Run) -> Result<bool> {
         let last: Option<LastRun> = state::load(&self.paths.last(id))?;
-        Ok(last.is_some_and(|last| last.started == run.started))
+        Ok(last.is_some_and(|last| last.started == run.started && last.finished != 0))
     }
 
     fn last_code(&self, id: &ContainerId) -> Result<Option<i32>> {
