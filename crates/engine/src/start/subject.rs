@@ -452,7 +452,17 @@ impl Engine {
         {
             return Ok(manager.create(&path, &coracle_cgroup::Limits::default(), &rules)?);
         }
-        Ok(manager.create(&path, limits, &rules)?)
+        match manager.create(&path, limits, &rules) {
+            // It bears this container's id, and this run's directory is new and ours: a run that nobody knows of any
+            // more (the directory of runs was emptied) left it.
+            Err(coracle_cgroup::Error::Exists { .. }) => {
+                let left = manager.open_existing(&path)?;
+                left.kill(KILL_WITHIN)?;
+                left.remove()?;
+                Ok(manager.create(&path, limits, &rules)?)
+            }
+            made => Ok(made?),
+        }
     }
 
     fn joined_users(&self, name: &str) -> Result<IdMapping> {

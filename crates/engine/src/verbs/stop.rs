@@ -46,12 +46,16 @@ impl Engine {
             self.cgroup_of(run)?.thaw()?;
         }
         if observed.monitored {
-            ask(&self.paths.attach(id), |client| {
+            let asked = ask(&self.paths.attach(id), |client| {
                 client.stop(Some(signal), StopTimeout::After(wait))
-            })?;
-            // The monitor kills when the time is over; a grace for that and for its clearing away.
+            });
+            unless_gone(asked)?;
+            // The monitor kills when the time is over, and clears away.
             self.wait_for_end_of_run(id)?;
-        } else if let Some(run) = observed.running() {
+        }
+        // Without a monitor, or if that was killed meanwhile, this command is the one to stop it.
+        let observed = self.observe(record)?;
+        if let (Some(run), false) = (observed.running(), observed.monitored) {
             self.stop_without_monitor(record, run, signal, wait)?;
         }
         self.happened(Happening::container("stop", record))
@@ -84,9 +88,11 @@ impl Engine {
         let signal = parse(signal)?;
         let observed = self.observe(&record)?;
         let run = running(&record, &observed, "kill")?;
-        if observed.monitored {
-            ask(&self.paths.attach(id), |client| client.signal(signal))?;
-        } else if let Some(process) = open(run)? {
+        let asked = match observed.monitored {
+            true => unless_gone(ask(&self.paths.attach(id), |client| client.signal(signal)))?,
+            false => false,
+        };
+        if !asked && let Some(process) = open(run)? {
             send(&process, signal)?;
         }
         if signal == Signal::KILL && observed.status == Status::Paused {
@@ -134,6 +140,15 @@ pub(crate) fn ask(
             }
             Event::Stdout(_) | Event::Stderr(_) | Event::Exit { .. } => {}
         }
+    }
+}
+
+/// Whether the monitor did it; that it is gone, or going, is no error.
+fn unless_gone(asked: Result<()>) -> Result<bool> {
+    match asked {
+        Ok(()) => Ok(true),
+        Err(Error::Monitor(coracle_monitor::Error::NoMonitor { .. })) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
