@@ -285,20 +285,25 @@ impl Images {
         })
     }
 
-    /// Writes a record and names it. The caller holds `loading` and has put all that the record names into the store.
+    /// Writes a record and its names. The caller holds `loading` and has put all that the record names into the store.
     pub(crate) fn publish(&self, record: &Record, names: &[Reference]) -> Result<()> {
         let _lock = self.lock()?;
+        let set = |name: &Reference| {
+            self.inner
+                .references
+                .set(name, &record.id, &self.temporary())
+        };
+        // A name that leads to no record yet is nobody's: with such names first, the record makes image and names
+        // appear at once. A name that another image has moves only once there is something to move it to.
+        let taken = |name: &&Reference| self.inner.references.path(name).exists();
+        let (moved, new): (Vec<&Reference>, Vec<&Reference>) = names.iter().partition(taken);
+        new.into_iter().try_for_each(set)?;
         self.replace(
             &self.records_directory().join(record.id.hex()),
             &document::encode(record),
             true,
         )?;
-        for name in names {
-            self.inner
-                .references
-                .set(name, &record.id, &self.temporary())?;
-        }
-        Ok(())
+        moved.into_iter().try_for_each(set)
     }
 
     /// Replaces a small file of ours. The caller holds the lock.

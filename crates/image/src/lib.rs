@@ -7,8 +7,9 @@
 //! - An image's id is the digest of its configuration's bytes; those bytes are kept as they came, so that what is saved and
 //!   loaded elsewhere has the same id.
 //! - Every blob that came with a digest was compared with it, and every layer with its diff id, before a record names it.
-//! - A record is written after all that it names; a reference after its record. Whatever is killed between leaves layers that
-//!   nobody names, which [`Images::prune`] or the next removal frees, and never a name for half an image.
+//! - A record is written after all that it names, and makes the image appear together with its new names: a reference to no
+//!   record is nobody's name. Whatever is killed before leaves layers that nobody names, which [`Images::prune`] or the next
+//!   removal frees.
 //! - Everything read from an image is hostile: documents have a size limit ([`MAX_DOCUMENT`]), indexes a depth limit, and no
 //!   path in an archive or layout leads out of it.
 //!
