@@ -5,6 +5,7 @@
 //! itself, sysrq is asked for its help.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -65,6 +66,16 @@ fn second_chroot_does_not_climb_out() {
     }
 }
 
+/// A container that watches for the engine's file among the executables of its processes.
+fn watch_for_engine(engine: &Engine, name: &str, program: &Path, options: &str) {
+    let file = fs::metadata(coracle_tests::binary()).expect("it is there");
+    let (mount, device, inode) = (program.display(), file.dev(), file.ino());
+    engine.ok(&format!(
+        "run -d --name {name} -v {mount}:/attack:ro {options} {BUSYBOX} /attack {device} {inode}"
+    ));
+    engine.until_logged(name, "watching");
+}
+
 #[test]
 fn cve_2019_5736_the_engines_binary_cannot_be_taken_hold_of() {
     let engine = Engine::new();
@@ -73,30 +84,38 @@ fn cve_2019_5736_the_engines_binary_cannot_be_taken_hold_of() {
     };
     let digest = || sha256(&fs::read(coracle_tests::binary()).expect("readable"));
     let before = digest();
-    for stance in stances().chain(["--cap-add SYS_PTRACE"]) {
+    let held = |name: &str| -> Vec<String> {
+        let seen = engine.run(&format!("logs {name}")).success();
+        let lines = seen.stdout.lines().filter(|line| line.starts_with("GOT"));
+        lines.map(str::to_owned).collect()
+    };
+    // What the attack does see: an engine that somebody put into the container, and runs there.
+    let put_in = format!("-v {}:/engine:ro", coracle_tests::binary().display());
+    watch_for_engine(&engine, "control", &program, &put_in);
+    coracle_tests::eventually("the attack sees an engine", Duration::from_secs(20), || {
+        engine.run("exec control /engine --version");
+        !held("control").is_empty()
+    });
+    engine.ok("rm -f control");
+    let privileged = ["--cap-add SYS_PTRACE", "--userns host --cap-add SYS_PTRACE"];
+    let root = rustix::process::geteuid().is_root();
+    let more = privileged.iter().take(if root { 2 } else { 1 });
+    for stance in stances().chain(more.copied()) {
         let name = format!("w{}", stance.len());
-        let mount = format!("{}:/attack:ro", program.display());
-        engine.ok(&format!(
-            "run -d --name {name} -v {mount} {stance} {BUSYBOX} /attack"
-        ));
-        engine.until_logged(&name, "watching");
+        watch_for_engine(&engine, &name, &program, stance);
         for command in ["true", "/proc/self/exe", "sleep 0.05"] {
             for _ in 0..15 {
                 // `/proc/self/exe` as the command would be the engine itself: whatever comes of it, not a handle.
                 engine.run(&format!("exec {name} {command}"));
             }
         }
-        let seen = engine.run(&format!("logs {name}")).success();
         // A handle is harmless only if it can never be written through: on a read-only mount, or to one who is nobody on
         // the host. That the file is busy just now is no protection, it ends with the last process.
-        for line in seen.stdout.lines().filter(|line| line.starts_with("WRITE")) {
-            let refused = [
-                "Permission denied",
-                "Operation not permitted",
-                "Read-only file system",
-            ];
+        for line in held(&name) {
+            let refused = ["Permission denied", "Operation not permitted"];
             assert!(
-                refused.iter().any(|reason| line.ends_with(reason)),
+                line.starts_with("GOT READONLY") && !line.ends_with("opened")
+                    || refused.iter().any(|reason| line.ends_with(reason)),
                 "{stance}: {line}: the engine's binary is in reach"
             );
         }
@@ -117,7 +136,16 @@ fn cve_2019_5736_an_image_whose_command_is_the_runtimes_own_file() {
         &json!({"Entrypoint": ["/evil"], "Cmd": ["--version"]}),
     );
     // The engine executing itself inside would print its version.
-    engine.run("run --rm evil:1").not_out("coracle");
+    engine
+        .run("run --rm evil:1")
+        .code(126)
+        .not_out("coracle")
+        .err("CVE-2019-5736");
+    engine.detached("--name victim", "sleep 100");
+    engine
+        .run("exec victim /proc/self/exe --version")
+        .code(126)
+        .not_out("coracle");
 }
 
 #[test]

@@ -90,6 +90,16 @@ pub enum Error {
         #[source]
         source: Errno,
     },
+    /// The command leads to the engine's own executable, as a link to /proc/self/exe does: it is not executed inside
+    /// (CVE-2019-5736).
+    #[error("\"{command}\" in the container leads to the engine's own executable")]
+    OwnExecutable {
+        /// As it was asked for.
+        command: String,
+        /// Always EACCES.
+        #[source]
+        source: Errno,
+    },
     /// [`crate::Start::prepare`] failed.
     #[error("preparing the container's root file system failed")]
     Prepare(#[source] crate::BoxError),
@@ -149,7 +159,7 @@ impl Error {
                 ..
             }
             | Self::Interpreter { .. } => 127,
-            Self::Command { .. } => 126,
+            Self::Command { .. } | Self::OwnExecutable { .. } => 126,
             _ => 125,
         }
     }
@@ -246,6 +256,10 @@ impl Error {
             Self::Interpreter { .. } => {
                 "the image lacks the program's dynamic loader, or the script's interpreter (line ends of DOS?)"
             }
+            Self::OwnExecutable { .. } => {
+                "the command is a link to /proc/self/exe or its like, which only an attack has (CVE-2019-5736); \
+                 to run the engine inside, bind its file to a path of the container"
+            }
             Self::Unsealed => "start the engine through coracle_runtime::seal::ensure",
             Self::Gone { .. } => "start the container first",
             _ => return None,
@@ -267,6 +281,7 @@ pub(crate) fn describe(plan: &Plan) -> Error {
     match step {
         Step::Executing => Error::Command { command, source },
         Step::ExecutingInterpreted => Error::Interpreter { command, source },
+        Step::ExecutingEngine => Error::OwnExecutable { command, source },
         step => Error::Step {
             step,
             on: object(plan, step, read(word::ON) as usize),

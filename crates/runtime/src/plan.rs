@@ -61,6 +61,16 @@ pub(crate) struct Plan {
     pub(crate) command: Command,
     /// The command as it was asked for, for errors.
     pub(crate) name: String,
+    /// What the engine itself executes, which the command must not lead to.
+    pub(crate) engine: Executable,
+}
+
+/// A file as one mount shows it: a bind of it elsewhere (the built-in init, an engine for use inside) is another one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Executable {
+    pub(crate) device: (u32, u32),
+    pub(crate) inode: u64,
+    pub(crate) mount: u64,
 }
 
 impl AsRef<Mailbox> for Plan {

@@ -80,6 +80,8 @@ steps! {
     Executing = "executing",
     /// The command is there, its interpreter is not.
     ExecutingInterpreted = "executing the interpreter of",
+    /// The command leads to the engine's executable.
+    ExecutingEngine = "executing the engine as",
 }
 
 impl Step {

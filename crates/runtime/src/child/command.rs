@@ -1,18 +1,17 @@
 //! The last part, the same for a start and an exec: descriptors, credentials, and the command itself.
 
-use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use coracle_linux::descriptor::{Fd, Slot};
 use coracle_linux::{futex, keyring, namespace, process, seccomp};
-use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, accessat, fchown, fstat, openat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, fchown, fstat, openat};
 use rustix::io::{Errno, read};
 use rustix::process::{chdir, ioctl_tiocsctty, set_parent_process_death_signal, umask};
 use rustix::thread::Uid;
 
 use super::console::open_peer;
 use super::{Never, WATCH, Walk};
-use crate::plan::{Command, Identity, PRESERVED, Place, word};
+use crate::plan::{Command, Executable, Identity, PRESERVED, Place, word};
 use crate::step::Step;
 
 impl Walk<'_> {
@@ -57,10 +56,13 @@ impl Walk<'_> {
         set_parent_process_death_signal(None)?;
         process::default_signal_actions()?;
         process::set_signal_mask(0)?;
+        // Before the filter, which need not allow looking.
+        let first = self.find(identity, 0)?;
         if command.no_new_privileges {
             self.load_filter(command)?;
         }
-        Err(self.execute(command, identity))
+        self.at(Step::Executing);
+        Err(self.execute(command, identity, first))
     }
 
     /// What the kernel keeps for a process beside its credentials.
@@ -170,22 +172,47 @@ impl Walk<'_> {
         seccomp::install_bare(&program.instructions, program.flags)
     }
 
-    fn execute(&self, command: &Command, identity: &Identity) -> Errno {
+    /// The first candidate from `from` on that is there. One that is the engine itself is refused.
+    fn find(&self, identity: &Identity, from: usize) -> Result<usize, Errno> {
         self.at(Step::Executing);
-        let mut result = Errno::NOENT;
-        for candidate in &identity.candidates {
+        for (index, candidate) in identity.candidates.iter().enumerate().skip(from) {
+            let flags = OFlags::PATH | OFlags::CLOEXEC;
+            let file = match openat(CWD, candidate.as_c_str(), flags, Mode::empty()) {
+                Ok(file) => Fd::from(file),
+                Err(Errno::NOENT | Errno::NOTDIR) => continue,
+                // The exec says the same, and whether another one is to be tried.
+                Err(_) => return Ok(index),
+            };
+            // Only a filter that is loaded already can keep us from this look; the image does not choose it, and what keeps
+            // the engine's file safe is elsewhere (see `seal`).
+            if Executable::of(file.as_fd()) == Ok(self.plan.engine) {
+                self.at(Step::ExecutingEngine);
+                return Err(Errno::ACCESS);
+            }
+            return Ok(index);
+        }
+        Err(Errno::NOENT)
+    }
+
+    fn execute(&self, command: &Command, identity: &Identity, first: usize) -> Errno {
+        let mut index = first;
+        while let Some(candidate) = identity.candidates.get(index) {
             match process::execve(candidate, &command.arguments, &identity.environment) {
-                Errno::NOENT if exists(candidate) => {
+                Errno::NOENT => {
                     self.at(Step::ExecutingInterpreted);
                     return Errno::NOENT;
                 }
-                Errno::NOENT | Errno::NOTDIR => {}
                 // As execvp(3): a later directory may have one that can be executed.
-                Errno::ACCESS => result = Errno::ACCESS,
+                Errno::ACCESS => {}
                 error => return error,
             }
+            index = match self.find(identity, index + 1) {
+                Ok(index) => index,
+                Err(Errno::NOENT) => return Errno::ACCESS,
+                Err(error) => return error,
+            };
         }
-        result
+        Errno::ACCESS
     }
 }
 
@@ -196,8 +223,4 @@ fn give(stream: BorrowedFd<'_>, uid: Uid) -> Result<(), Errno> {
         Ok(()) | Err(Errno::PERM | Errno::INVAL | Errno::ROFS | Errno::NOSYS) => Ok(()),
         Err(error) => Err(error),
     }
-}
-
-fn exists(path: &CStr) -> bool {
-    accessat(CWD, path, Access::EXISTS, AtFlags::empty()).is_ok()
 }

@@ -32,6 +32,7 @@ pub(crate) use limits::{Raise, own_oom_score_adj};
 use crate::Error;
 use crate::plan::{Container, Join, Place, Plan};
 use crate::request::{Exec, IdMapping, Map, Prepare, Root, Start};
+use crate::seal;
 use crate::state::Clamp;
 
 /// Whose user namespace idmapped mounts are made with.
@@ -203,6 +204,7 @@ pub(crate) fn start(start: Start<'_>) -> Result<(Plan, Work<'_>), Error> {
         place: Place::Container(Box::new(container)),
         command,
         name: process.command().to_owned(),
+        engine: seal::executable()?,
     };
     let work = Work {
         clone: spaces.clone,
@@ -298,6 +300,7 @@ pub(crate) fn exec(exec: Exec<'_>, pidfd: OwnedFd) -> Result<(Plan, ExecWork), E
         place: Place::Join(join),
         command,
         name: process.command().to_owned(),
+        engine: seal::executable()?,
     };
     let work = ExecWork {
         cgroup: clone_into,
