@@ -71,6 +71,48 @@ fn user_runs_the_hosts_own_files() {
 }
 
 #[test]
+fn changes_to_the_hosts_own_files_stay_in_the_container() {
+    let Some(engine) = Engine::rootless() else {
+        return;
+    };
+    let script = "echo x > /usr/coracle-made; echo y > /etc/coracle-made; cat /usr/coracle-made /etc/coracle-made";
+    let seen = engine
+        .command(["run", "--name", "c1", "@host", "sh", "-c", script])
+        .run();
+    assert_eq!(seen.success().text(), "x\ny");
+    for file in ["/usr/coracle-made", "/etc/coracle-made"] {
+        assert!(!std::path::Path::new(file).exists(), "{file}");
+    }
+    let mut lines: Vec<String> = engine.ok("diff c1").lines().map(str::to_owned).collect();
+    lines.sort();
+    let expected = [
+        "A /etc/coracle-made",
+        "A /usr/coracle-made",
+        "C /etc",
+        "C /usr",
+    ];
+    assert_eq!(lines, expected);
+    engine.ok("start c1");
+    engine.until_status("c1", "exited");
+    assert_eq!(engine.field("c1", "{{.State.ExitCode}}"), "0");
+}
+
+#[test]
+fn namespaces_of_another_container_are_joined() {
+    let Some(engine) = Engine::rootless() else {
+        return;
+    };
+    engine.detached("--name c1", "exec sleep 100");
+    let joined = "--network container:c1 --pid container:c1";
+    assert_eq!(engine.sh_ok(joined, "cat /proc/1/comm"), "sleep");
+    engine.detached(&format!("--name c2 {joined}"), "exec sleep 100");
+    for kind in ["net", "pid", "user"] {
+        let of = |name| fs::read_link(format!("/proc/{}/ns/{kind}", engine.pid(name)));
+        assert_eq!(of("c1").expect("it runs"), of("c2").expect("it runs"));
+    }
+}
+
+#[test]
 fn isolation_is_the_same() {
     let Some(engine) = Engine::rootless() else {
         return;

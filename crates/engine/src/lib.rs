@@ -11,6 +11,7 @@ pub mod answer;
 mod error;
 mod etc;
 mod events;
+mod host_root;
 mod leases;
 mod names;
 mod process;

@@ -23,8 +23,18 @@ impl Engine {
         } else {
             Ownership::Inside
         };
+        let lowers = if self.in_parts(record) {
+            let frame = self.host_frame(record);
+            // Not started yet.
+            if !frame.exists() {
+                self.host_parts(record)?;
+            }
+            vec![Lower::Directory(frame)]
+        } else {
+            self.lowers(record)?
+        };
         Ok(Root::Overlay {
-            lowers: self.lowers(record)?,
+            lowers,
             upper: self.paths.upper(&record.id),
             work: self.paths.work(&record.id),
             volatile: record.spec.auto_remove,

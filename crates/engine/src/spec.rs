@@ -32,6 +32,8 @@ pub(crate) struct Surroundings<'a> {
     pub files: Vec<(PathBuf, &'static str)>,
     /// Directories of its volumes, in the order of the volume mounts of the request and then the image's.
     pub volumes: Vec<(PathBuf, String, bool)>,
+    /// What is mounted before all else, to complete the root.
+    pub parts: Vec<Mount>,
     /// The cgroup, as seen from the hierarchy's root.
     pub cgroup: Option<String>,
     /// The caller is in a user namespace of an ordinary user.
@@ -326,7 +328,12 @@ fn namespaces(spec: &ContainerSpec, around: &Surroundings<'_>) -> Result<Vec<Lin
 }
 
 /// One mount of the document.
-fn mount(target: &str, kind: &str, source: impl Into<PathBuf>, options: &[&str]) -> Result<Mount> {
+pub(crate) fn mount(
+    target: &str,
+    kind: &str,
+    source: impl Into<PathBuf>,
+    options: &[&str],
+) -> Result<Mount> {
     MountBuilder::default()
         .destination(target)
         .typ(kind)
@@ -344,7 +351,7 @@ fn mount(target: &str, kind: &str, source: impl Into<PathBuf>, options: &[&str])
 fn mounts(record: &Record, around: &Surroundings<'_>) -> Result<Vec<Mount>> {
     let spec = &record.spec;
     let own_users = around.mappings.is_some();
-    let mut all = Vec::new();
+    let mut all = around.parts.clone();
     // A procfs or sysfs can only be mounted by the user namespace that owns the PID or network namespace it shows:
     // with the host's, the host's mount itself is bound.
     if spec.pid == NamespaceMode::Host && own_users {

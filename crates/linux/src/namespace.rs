@@ -88,7 +88,8 @@ pub fn join(fd: BorrowedFd<'_>, flags: u64) -> Result<(), Errno> {
 
 /// A stay of the calling thread in other namespaces; dropping it brings the thread back.
 ///
-/// Not for mount, user and time namespaces, which a thread with siblings may not join.
+/// Not for mount, user and time namespaces, which a thread with siblings may not join. Coming back takes rights over the
+/// namespace that was left, so that only root of the first user namespace may visit.
 #[derive(Debug, Default)]
 pub struct Visit {
     back: Vec<(u64, OwnedFd)>,

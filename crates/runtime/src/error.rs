@@ -19,6 +19,16 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// The process shall run as somebody whom its user namespace does not have.
+    #[error("{what} {id} is not mapped: the container's user namespace does not have this id")]
+    Unmapped {
+        /// "user id" or "group id".
+        what: &'static str,
+        /// The number, as it is inside.
+        id: u32,
+        /// The engine itself runs in a user namespace, whose ids are all that there are.
+        confined: bool,
+    },
     /// The host side of the start failed.
     #[error("{action} {} failed", on.display())]
     Host {
@@ -168,6 +178,14 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         let text = match self {
+            Self::Unmapped { confined: true, .. } => {
+                "an ordinary user has its own id alone until it is given a range in /etc/subuid and /etc/subgid \
+                 (`usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER`) and newuidmap is installed; \
+                 running containers keep the ids that they started with"
+            }
+            Self::Unmapped {
+                confined: false, ..
+            } => "choose an id that --userns maps, or map this one",
             Self::Clone { source } => return clone_hint(*source),
             Self::Step {
                 step: Step::CreatingNamespaces,

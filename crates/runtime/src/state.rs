@@ -20,6 +20,7 @@ use crate::error::describe;
 use crate::parent::{self, OomScore};
 use crate::plan::{Plan, life, word};
 use crate::request::{Exec, IdMapping, Start};
+use crate::resolve::ExecWork;
 use crate::step::Step;
 use crate::{Error, process, resolve, seal};
 
@@ -346,13 +347,27 @@ pub fn exec(request: Exec<'_>) -> Result<Running, Error> {
         Err(source) => return Err(gone(target.pid, source)),
     }
     let (plan, work) = resolve::exec(request, pidfd)?;
+    if work.may_return || work.pid_namespace.is_none() {
+        return execute(plan, &work);
+    }
+    // The thread that enters the pid namespace cannot come back; all that it has to do comes first.
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| execute(plan, &work));
+        thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Clones the process of an exec and lets it run.
+fn execute(plan: Plan, work: &ExecWork) -> Result<Running, Error> {
     let undumpable = Undumpable::begin()
         .map_err(|source| Error::host("protecting", "our own memory", source))?;
     if work.own_memory {
         // Its parent sleeps until the exec, so that it cannot be told to go on later.
         plan.mailbox.word(word::START).store(1, Ordering::Release);
     }
-    let spawned = parent::spawn_into(plan, &work)?;
+    let spawned = parent::spawn_into(plan, work)?;
     let mut child = Child {
         process: spawned,
         _undumpable: Some(undumpable),

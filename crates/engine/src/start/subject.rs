@@ -199,6 +199,7 @@ impl<'e> Subject<'e> {
                 joined: std::mem::take(&mut joined),
                 files: etc::files(&directory),
                 volumes: engine.volume_mounts(&self.record)?,
+                parts: engine.host_parts(&self.record)?,
                 cgroup: Some(self.run.cgroup.clone()),
                 rootless: engine.config.rootless,
                 init: None,

@@ -41,6 +41,16 @@ impl Engine {
         };
         let kept = theirs.clone();
         theirs.retain(|(letter, path)| *letter != 'C' || below(&kept, path) || !below(&ours, path));
+        if self.in_parts(&record) {
+            // As well those that are only the upper directory of a part.
+            let frame = self.host_frame(&record);
+            let kept: Vec<_> = theirs
+                .iter()
+                .filter(|(letter, path)| *letter != 'C' || !frame.join(&path[1..]).is_dir())
+                .cloned()
+                .collect();
+            theirs.retain(|change| kept.contains(change) || below(&kept, &change.1));
+        }
         Ok(theirs)
     }
 

@@ -17,14 +17,12 @@ impl Engine {
         let record = self.existing(id)?;
         let observed = self.observe(&record)?;
         let run = running(&record, &observed, "list the processes of")?;
-        let mut pids: Vec<i32> = self
-            .cgroup_of(run)?
-            .processes()?
-            .iter()
-            .map(|pid| pid.as_raw_nonzero().get())
-            .collect();
+        let mut pids: Vec<i32> = match self.cgroup_of(run)?.processes() {
+            Ok(pids) => pids.iter().map(|pid| pid.as_raw_nonzero().get()).collect(),
+            Err(coracle_cgroup::Error::Unavailable { .. }) => in_pid_namespace(run.pid),
+            Err(error) => return Err(error.into()),
+        };
         if pids.is_empty() {
-            // Without a cgroup (an ordinary user on cgroup v1) only the first process is known.
             pids.push(run.pid);
         }
         pids.sort_unstable();
@@ -34,6 +32,24 @@ impl Engine {
             .filter_map(|pid| process(pid, boot))
             .collect())
     }
+}
+
+/// Where no cgroup can be made (an ordinary user on cgroup v1): all that share the pid namespace with the first process,
+/// and only that one if it has none of its own.
+fn in_pid_namespace(first: i32) -> Vec<i32> {
+    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let wanted = namespace(&first.to_string());
+    if wanted.is_none() || wanted == namespace("self") {
+        return Vec::new();
+    }
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let pid = name.parse().ok()?;
+            (namespace(&name) == wanted).then_some(pid)
+        })
+        .collect()
 }
 
 fn uptime_nanos() -> Result<i128> {

@@ -55,13 +55,17 @@ pub(crate) fn spawn(plan: Plan, work: &mut Work<'_>) -> Result<Process<Plan>, Er
     Process::spawn(&birth, plan, entry).map_err(|source| Error::Clone { source })
 }
 
-/// Clones a process that goes into a running container.
+/// Clones a process that goes into a running container. The thread stays in its pid namespace where it has no rights to
+/// come back from there ([`ExecWork::may_return`]), and must end.
 pub(crate) fn spawn_into(plan: Plan, work: &ExecWork) -> Result<Process<Plan>, Error> {
     let mut visit = Visit::new();
     if let Some(pid_namespace) = &work.pid_namespace {
-        visit
-            .enter(pid_namespace.as_fd(), coracle_linux::namespace::PID)
-            .map_err(|source| Error::host("joining", "the container's pid namespace", source))?;
+        let pid = coracle_linux::namespace::PID;
+        match work.may_return {
+            true => visit.enter(pid_namespace.as_fd(), pid),
+            false => coracle_linux::namespace::join(pid_namespace.as_fd(), pid),
+        }
+        .map_err(|source| Error::host("joining", "the container's pid namespace", source))?;
     }
     let birth = Birth {
         namespaces: 0,

@@ -32,6 +32,8 @@ pub(crate) struct Process {
     own: RunAs,
     maps: Option<(Vec<Map>, Vec<Map>)>,
     may_set_groups: bool,
+    /// The caller itself lives in a user namespace.
+    confined: bool,
 }
 
 impl Process {
@@ -65,6 +67,7 @@ impl Process {
                 }
             },
             may_set_groups: host.may_set_groups,
+            confined: !host.initial,
         })
     }
 
@@ -83,11 +86,12 @@ impl Process {
 /// Computes what depends on the user.
 pub(crate) fn identity(process: &Process, user: &RunAs) -> Result<Identity, Error> {
     if let Some((uids, gids)) = &process.maps {
-        let unmapped = |what: &str, id: u32| {
-            Err(Error::invalid(
-                format!("{what} {id}"),
-                "the container's user namespace does not have this id",
-            ))
+        let unmapped = |what, id| {
+            Err(Error::Unmapped {
+                what,
+                id,
+                confined: process.confined,
+            })
         };
         if host::outside(uids, user.uid).is_none() {
             return unmapped("user id", user.uid);
@@ -98,7 +102,9 @@ pub(crate) fn identity(process: &Process, user: &RunAs) -> Result<Identity, Erro
             }
         }
     }
-    let groups = match (process.may_set_groups, user.groups.is_empty()) {
+    // The primary one need not be set a second time.
+    let only_primary = user.groups.iter().all(|gid| *gid == user.gid);
+    let groups = match (process.may_set_groups, only_primary) {
         (true, _) => Some(user.groups.iter().map(|gid| Gid::from_raw(*gid)).collect()),
         (false, true) => None,
         (false, false) => {

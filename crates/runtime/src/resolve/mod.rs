@@ -111,7 +111,7 @@ pub(crate) fn start(start: Start<'_>) -> Result<(Plan, Work<'_>), Error> {
     })?;
     refuse_unsupported(spec)?;
     let mut clamped = Vec::new();
-    let spaces = namespaces::resolve(spec, &ids, &host)?;
+    let mut spaces = namespaces::resolve(spec, &ids, &host)?;
     let process = Process::resolve(document, &ids, &host, init)?;
     let limits = limits::resolve(
         document.rlimits().as_deref().unwrap_or_default(),
@@ -169,7 +169,7 @@ pub(crate) fn start(start: Start<'_>) -> Result<(Plan, Work<'_>), Error> {
             IdMapping::Join { namespace, .. } => Some(copy(namespace)?),
             IdMapping::Host | IdMapping::Own { .. } => None,
         },
-        join: Vec::new(),
+        join: std::mem::take(&mut spaces.join),
         successor: spaces.successor,
         unshare: spaces.unshare,
         wait_for_ids: matches!(ids, IdMapping::Own { .. }),
@@ -233,6 +233,8 @@ pub(crate) struct ExecWork {
     pub(crate) cgroup: Option<OwnedFd>,
     /// The container's pid namespace, when it is not ours.
     pub(crate) pid_namespace: Option<OwnedFd>,
+    /// The caller has the rights to come back to its own pid namespace.
+    pub(crate) may_return: bool,
     /// The kernel lets only a process with memory of its own join the namespaces.
     pub(crate) own_memory: bool,
     pub(crate) raise: Vec<Raise>,
@@ -305,6 +307,7 @@ pub(crate) fn exec(exec: Exec<'_>, pidfd: OwnedFd) -> Result<(Plan, ExecWork), E
     let work = ExecWork {
         cgroup: clone_into,
         pid_namespace: joined.pid,
+        may_return: host.initial,
         own_memory,
         raise: limits.raise,
         oom_score_adj: if own_memory { None } else { oom_score_adj },

@@ -22,10 +22,12 @@ pub(super) struct Spaces {
     pub(super) clone: u64,
     /// New ones, made by the child, while its parent works.
     pub(super) unshare: u64,
-    /// New ones, made by a successor of the child in a joined user namespace.
+    /// New ones, made by a successor of the child in joined namespaces.
     pub(super) successor: Option<u64>,
     /// Existing ones, entered by the parent's thread for the time of the clone.
     pub(super) visits: Vec<(OwnedFd, u64)>,
+    /// Existing ones, entered by the child, after the user namespace that it joins: the parent could not come back.
+    pub(super) join: Vec<(OwnedFd, u64)>,
     /// The mount namespace is new.
     pub(super) new_mount: bool,
 }
@@ -38,7 +40,8 @@ impl Spaces {
 
     /// Whether a kind is not the caller's: new or joined.
     pub(super) fn has(&self, kind: u64) -> bool {
-        self.owns(kind) || self.visits.iter().any(|(_, joined)| *joined == kind)
+        let joined = |list: &[(OwnedFd, u64)]| list.iter().any(|(_, joined)| *joined == kind);
+        self.owns(kind) || joined(&self.visits) || joined(&self.join)
     }
 }
 
@@ -110,11 +113,25 @@ pub(super) fn resolve(spec: &Spec, ids: &IdMapping, host: &Host) -> Result<Space
     // What a process can only be born with, or what must own the rest.
     let at_birth = new & (namespace::USER | namespace::PID | namespace::TIME);
     let joins_user = matches!(ids, IdMapping::Join { .. });
+    if !host.initial && matches!(ids, IdMapping::Own { .. }) && !visits.is_empty() {
+        return Err(Error::invalid(
+            "linux.namespaces",
+            "an ordinary user cannot join namespaces of others together with a new user namespace; join theirs as well",
+        ));
+    }
+    let (visits, join) = match host.initial {
+        true => (visits, Vec::new()),
+        false => (Vec::new(), visits),
+    };
+    // Who joins a pid namespace is not in it; whom it clones then is.
+    let joins_pid = join.iter().any(|(_, kind)| *kind == namespace::PID);
+    let succeeded = joins_pid || joins_user && at_birth != 0;
     Ok(Spaces {
-        clone: if joins_user { 0 } else { at_birth },
+        clone: if succeeded { 0 } else { at_birth },
         unshare: new & !at_birth,
-        successor: (joins_user && at_birth != 0).then_some(at_birth),
+        successor: succeeded.then_some(at_birth),
         visits,
+        join,
         new_mount: new & namespace::MOUNT != 0,
     })
 }
