@@ -49,7 +49,10 @@ impl Engine {
             let asked = ask(&self.paths.attach(id), |client| {
                 client.stop(Some(signal), StopTimeout::After(wait))
             });
-            unless_gone(asked)?;
+            if !unless_gone(asked)? && observed.running().is_some() {
+                // It cannot be asked, but it still clears away after what it looks after.
+                self.stop_without_monitor(record, run, signal, wait)?;
+            }
             // The monitor kills when the time is over, and clears away.
             self.wait_for_end_of_run(id)?;
         }

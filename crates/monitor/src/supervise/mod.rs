@@ -361,10 +361,11 @@ impl<'a> Supervisor<'a> {
     /// No run follows: everything is cleared away, then clients are told.
     fn conclude(&mut self, mut exit: Exit) {
         exit.restart_in = None;
+        // What is at the paths of this run belongs to the next one as soon as the subject has let go of them.
+        self.clear();
         if let Err(source) = self.subject.finished() {
             self.keep(subject("clearing the container away")(source));
         }
-        self.clear();
         if let Some(server) = &mut self.server {
             server.exited(&exit);
         }
