@@ -84,3 +84,11 @@ pub fn namespace(kind: &str) -> String {
         .display()
         .to_string()
 }
+
+/// Whether the kernel calls itself this version or a later one: for features that nothing but the engine itself could probe.
+pub fn kernel_at_least(major: u32, minor: u32) -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("procfs");
+    let mut numbers = release.split('.').map(|number| number.parse().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    version >= (major, minor)
+}

@@ -8,11 +8,19 @@ use coracle_tests::{Engine, host};
 #[test]
 fn every_namespace_is_the_containers_own() {
     let engine = Engine::new();
-    let kinds = ["mnt", "pid", "net", "ipc", "uts", "cgroup", "user", "time"];
+    let mut kinds = vec!["mnt", "pid", "net", "ipc", "uts", "cgroup", "user"];
+    if host::kernel_at_least(6, 11) {
+        kinds.push("time");
+    } else {
+        coracle_tests::skip("the time namespace: before Linux 6.11 the engine does not make one");
+    }
     let script = kinds
+        .iter()
         .map(|kind| format!("readlink /proc/self/ns/{kind}"))
+        .collect::<Vec<_>>()
         .join("; ");
     let seen = engine.sh_ok("", &script);
+    assert_eq!(seen.lines().count(), kinds.len(), "{seen}");
     for (kind, inside) in kinds.iter().zip(seen.lines()) {
         assert!(inside.starts_with(kind), "{inside}");
         assert_ne!(
@@ -20,6 +28,15 @@ fn every_namespace_is_the_containers_own() {
             host::namespace(kind),
             "{kind} is shared with the host"
         );
+    }
+    // One more process is in the same ones.
+    engine.detached("--name joined", "sleep 100");
+    let pid = engine.pid("joined");
+    let args = ["exec", "joined", "sh", "-c", &script];
+    let seen = engine.command(args).run().success().stdout;
+    for (kind, inside) in kinds.iter().zip(seen.lines()) {
+        let first = fs::read_link(format!("/proc/{pid}/ns/{kind}")).expect("it runs");
+        assert_eq!(inside, first.to_string_lossy(), "exec: {kind}");
     }
 }
 

@@ -309,6 +309,10 @@ fn namespaces(spec: &ContainerSpec, around: &Surroundings<'_>) -> Result<Vec<Lin
     if !matches!(spec.network, NetworkMode::Host | NetworkMode::Container(_)) {
         own.push(LinuxNamespaceType::Network);
     }
+    // Its clocks are the host's until a checkpoint is restored elsewhere, which sets them apart.
+    if coracle_linux::kernel::enters_time_namespace_at_exec() {
+        own.push(LinuxNamespaceType::Time);
+    }
     let make = |kind: LinuxNamespaceType, path: Option<&PathBuf>| -> Result<LinuxNamespace> {
         let mut namespace = LinuxNamespaceBuilder::default()
             .typ(kind)

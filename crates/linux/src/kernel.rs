@@ -1,9 +1,11 @@
 //! What this kernel can do and permits: probed at run time, never read from a version number.
 
+use std::os::fd::AsFd;
 use std::sync::OnceLock;
 
 use rustix::fs::CWD;
 use rustix::mount::{OpenTreeFlags, open_tree};
+use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
 use crate::procfs::Proc;
 
@@ -41,6 +43,21 @@ pub fn may_mount() -> bool {
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
     )
     .is_ok()
+}
+
+/// Whether a process that was born with a new time namespace for its children, in shared memory, is in it after its exec.
+///
+/// The kernel does that since Linux 6.2 ("fs/exec: switch timens when a task gets a new mm"), and no call tells it; one that can
+/// name the time namespace of a process (Linux 6.11) does it for certain. On those in between, and those before, a time
+/// namespace is not for the asking.
+#[must_use]
+pub fn enters_time_namespace_at_exec() -> bool {
+    static ENTERS: OnceLock<bool> = OnceLock::new();
+    *ENTERS.get_or_init(|| {
+        pidfd_open(getpid(), PidfdFlags::empty())
+            .and_then(|own| crate::pidfd::namespace(own.as_fd(), crate::namespace::TIME))
+            .is_ok()
+    })
 }
 
 /// A limit under /proc/sys, as it is now.

@@ -1,7 +1,7 @@
 //! Measures a start: from the request to the reaped end of `true`, in milliseconds.
 //!
 //! `cargo run --release -p coracle-runtime --example start_time [COUNT [IDLE_MS]]`, as root. `NONET` in the environment
-//! leaves the network namespace away, `NOSECCOMP` the filter.
+//! leaves the network namespace away, `NOTIME` the time namespace, `NOSECCOMP` the filter.
 
 #[path = "../tests/fixture/mod.rs"]
 mod fixture;
@@ -32,6 +32,15 @@ fn main() {
             .expect("a list")
             .retain(|entry| entry["type"] != "sysfs" && entry["type"] != "cgroup");
     }
+    let with_time = |document: &mut serde_json::Value| {
+        if std::env::var_os("NOTIME").is_none() {
+            document["linux"]["namespaces"]
+                .as_array_mut()
+                .expect("a list")
+                .push(serde_json::json!({ "type": "time" }));
+        }
+    };
+    with_time(&mut document);
     let mut spec = fixture::spec(&document);
     if std::env::var_os("NOSECCOMP").is_none() {
         let capabilities = spec
@@ -74,7 +83,9 @@ fn main() {
 
     // The same for one more process in a container that runs.
     let image = Image::new();
-    let sleeper = fixture::Sleeper::new(&image, &fixture::document(&["sleep", "1000"]));
+    let mut document = fixture::document(&["sleep", "1000"]);
+    with_time(&mut document);
+    let sleeper = fixture::Sleeper::new(&image, &document);
     let process = spec.process().as_ref().expect("a process");
     let seccomp = spec
         .linux()

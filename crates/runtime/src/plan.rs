@@ -248,6 +248,9 @@ pub(crate) struct Join {
     pub(crate) namespaces: u64,
     /// `tasks` files of cgroup v1 hierarchies.
     pub(crate) tasks: Vec<OwnedFd>,
+    /// Hard limits above the caller's, which only the caller's rights raise: an index into the command's limits, and the
+    /// value until those are set.
+    pub(crate) raise: Vec<(usize, Rlimit)>,
     /// The root of its user namespace, when that is not ours.
     pub(crate) root_ids: Option<(Uid, Gid, bool)>,
     /// The host's procfs and the value to write, when the child has to do that itself.

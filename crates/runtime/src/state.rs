@@ -374,7 +374,6 @@ fn execute(plan: Plan, work: &ExecWork) -> Result<Running, Error> {
         oom_score: None,
         start_time: 0,
     };
-    parent::raise(&child.process, &work.raise)?;
     let pid = child.process.pid().as_raw_nonzero().get();
     if let Some(asked) = work.oom_score_adj {
         child.oom_score = OomScore::set(pid, asked, work.clamp, &mut Vec::new())?;

@@ -8,6 +8,7 @@ use coracle_linux::{futex, link, namespace};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::{Errno, write};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
+use rustix::process::setrlimit;
 use rustix::system::{setdomainname, sethostname};
 use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
@@ -63,6 +64,11 @@ impl Walk<'_> {
                 ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV | ResolveFlags::BENEATH,
             )?);
             write(&file, value)?;
+        }
+        for (index, limit) in &join.raise {
+            self.at_index(Step::SettingRlimit, *index);
+            let (resource, _) = self.plan.command.rlimits.get(*index).ok_or(Errno::INVAL)?;
+            setrlimit(*resource, *limit)?;
         }
         self.join_cgroups(&join.tasks)?;
         if join.namespaces != 0 {

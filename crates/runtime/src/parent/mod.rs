@@ -236,7 +236,7 @@ fn user_namespace(pidfd: BorrowedFd<'_>, pid: i32, proc: &Proc) -> Result<OwnedF
 }
 
 /// Hard limits that only we may raise; the child sets the exact values in the end.
-pub(crate) fn raise(process: &Process<Plan>, limits: &[Raise]) -> Result<(), Error> {
+fn raise(process: &Process<Plan>, limits: &[Raise]) -> Result<(), Error> {
     for raise in limits {
         prlimit(Some(process.pid()), raise.resource, raise.limit)
             .map_err(|source| Error::host("raising the hard limit", &raise.name, source))?;

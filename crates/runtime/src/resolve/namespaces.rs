@@ -96,6 +96,12 @@ pub(super) fn resolve(spec: &Spec, ids: &IdMapping, host: &Host) -> Result<Space
             "joining a mount or time namespace at the start is not supported; exec into its container instead",
         ));
     }
+    if new & namespace::TIME != 0 && !coracle_linux::kernel::enters_time_namespace_at_exec() {
+        return Err(Error::invalid(
+            "linux.namespaces time",
+            "this kernel is not known to take a process into its new time namespace at the exec (Linux 6.11 is)",
+        ));
+    }
     match ids {
         IdMapping::Own { uids, gids } => {
             super::host::check_maps("uidMappings", uids)?;
