@@ -27,6 +27,7 @@ pub(crate) use supervision::policy;
 use crate::answer::Status;
 use crate::error::{Error, Result};
 use crate::state::{self, Lock, Record, Run};
+use crate::status::PATIENCE;
 use crate::{Engine, names};
 
 /// The name under which this binary is the monitor of one container.
@@ -179,7 +180,12 @@ impl Engine {
         };
         let (client, size) = client.map_or((None, None), |(client, size)| (Some(client), size));
         let size = size.map(|size| format!("--size={}x{}", size.rows, size.columns));
-        self.spawn_monitor(record, size, client)
+        let alone = client.is_none();
+        match self.spawn_monitor(record, size, client) {
+            // Another command's monitor was quicker: it runs, which is what was wanted.
+            Err(_) if alone && self.settled(record)?.running().is_some() => Ok(()),
+            started => started,
+        }
     }
 
     /// Gives a running container whose monitor was killed another one: output, restarts and health checks go on. Only
@@ -256,9 +262,19 @@ impl Engine {
         let directory = self.paths.run_of(&record.id);
         let lock = loop {
             state::make_directory(&directory)?;
-            // A look may have found the new directory without a monitor and deleted it: then once more.
-            if let Some(lock) = Lock::wait(&directory)? {
-                break lock;
+            match Lock::try_now(&directory)? {
+                Ok(Some(lock)) => break lock,
+                // A look found the new directory without a monitor and deleted it: once more.
+                Ok(None) => {}
+                // A look, another start, or an end: each is over soon, unless the container runs, started by a
+                // monitor whose command was killed before this one began.
+                Err(state::Held) => {
+                    let observed = self.observe(&record)?;
+                    if observed.running().is_some() {
+                        return Err(already_running(&record));
+                    }
+                    std::thread::sleep(PATIENCE);
+                }
             }
         };
         let monitor = rustix::process::getpid().as_raw_nonzero().get();
@@ -266,14 +282,11 @@ impl Engine {
         let run = match (left, adopt) {
             (Some(run), true) => run,
             (None, false) => Run::expected(&record),
-            // Another command was quicker, or the container ended before it could be taken over.
-            (Some(_), false) | (None, true) => {
-                return Err(Error::WrongState {
-                    verb: if adopt { "take over" } else { "start" },
-                    name: record.name.clone(),
-                    status: if adopt { "exited" } else { "running" }.into(),
-                    hint: None,
-                });
+            (Some(_), false) => return Err(already_running(&record)),
+            (None, true) => {
+                return Err(Error::refused(
+                    "the container ended before it could be taken over",
+                ));
             }
         };
         Ok(Subject::new(self, record, Run { monitor, ..run }, lock))
@@ -293,6 +306,15 @@ impl Engine {
                 hint: Some(format!("start it first: `coracle start {}`", record.name)),
             }),
         }
+    }
+}
+
+fn already_running(record: &Record) -> Error {
+    Error::WrongState {
+        verb: "start",
+        name: record.name.clone(),
+        status: "running".into(),
+        hint: None,
     }
 }
 

@@ -37,7 +37,7 @@ impl Observed {
 pub(crate) const KILL_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Between two looks at a start under way.
-const PATIENCE: std::time::Duration = std::time::Duration::from_millis(2);
+pub(crate) const PATIENCE: std::time::Duration = std::time::Duration::from_millis(2);
 
 impl Engine {
     /// Looks, and repairs first where a monitor died.
