@@ -63,7 +63,9 @@ fn parse(text: &str) -> Result<Vec<Contract>, String> {
                     .parse()
                     .map_err(|_| format!("what was measured of {id}, {value:?}, is no number"))?;
                 if value <= limit {
-                    return Err(format!("{id} is called open, but {value} is within {limit}"));
+                    return Err(format!(
+                        "{id} is called open, but {value} is within {limit}"
+                    ));
                 }
                 Some(value)
             }
