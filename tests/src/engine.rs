@@ -61,6 +61,15 @@ impl Engine {
         engine
     }
 
+    /// An engine with busybox whose lasting and run-time state are in `parent`, which the caller takes away.
+    pub fn with_state(parent: &Path) -> Engine {
+        let mut engine = Engine::empty();
+        engine.root = parent.join("s");
+        engine.run_root = parent.join("r");
+        engine.load_busybox();
+        engine
+    }
+
     fn in_dir(dir: TempDir, program: Vec<OsString>) -> Engine {
         let (root, run_root) = (dir.path().join("s"), dir.path().join("r"));
         Engine {

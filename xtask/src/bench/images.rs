@@ -7,55 +7,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use coracle_tests::Engine;
-use tempfile::TempDir;
 
+use super::fresh::Fresh;
 use super::measure::{median_ms, time};
 use super::peers::{Peer, Peers};
 use super::{Figures, Scale};
 
 const ROUNDS: usize = 3;
-
-/// A small ext4 on a loop device, mounted; gone when dropped.
-struct Fresh {
-    dir: TempDir,
-}
-
-impl Fresh {
-    fn make(parent: &Path) -> Fresh {
-        let dir = tempfile::Builder::new()
-            .prefix("coracle-test-fs-")
-            .tempdir_in(parent)
-            .expect("a folder can be made");
-        let (image, point) = (dir.path().join("image"), dir.path().join("m"));
-        let file = fs::File::create(&image).expect("a file can be made");
-        file.set_len(4 << 30).expect("a sparse file");
-        fs::create_dir(&point).expect("a folder can be made");
-        time(Command::new("mkfs.ext4").arg("-q").arg(&image));
-        time(
-            Command::new("mount")
-                .args(["-o", "loop"])
-                .arg(&image)
-                .arg(&point),
-        );
-        Fresh { dir }
-    }
-
-    fn point(&self) -> PathBuf {
-        self.dir.path().join("m")
-    }
-}
-
-impl Drop for Fresh {
-    fn drop(&mut self) {
-        let status = Command::new("umount").arg(self.point()).status();
-        if !status.as_ref().is_ok_and(|status| status.success()) {
-            eprintln!(
-                "{} could not be unmounted: {status:?}",
-                self.point().display()
-            );
-        }
-    }
-}
 
 /// `load` of the set, ours against Podman's.
 pub(super) fn load(figures: &mut Figures, scale: &Scale, peers: Option<&mut Peers>) {

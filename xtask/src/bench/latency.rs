@@ -7,7 +7,7 @@ use coracle_tests::{BUSYBOX, Engine};
 
 use super::measure::{median_ms, ms, time, time_all};
 use super::peers::{Peer, Peers};
-use super::{Figures, Scale};
+use super::{Figures, Scale, fresh};
 
 /// The default isolation, no network beyond loopback, with a memory and a CPU limit: what the contract names.
 const RUN: [&str; 8] = [
@@ -33,7 +33,7 @@ fn theirs(peers: &Peers, peer: Peer, options: &[&str], command: &[&str]) -> Comm
 
 /// `run --rm` back to back and with idle between, against both peers.
 pub(super) fn run(figures: &mut Figures, scale: &Scale, peers: Option<&mut Peers>) {
-    let engine = Engine::new();
+    let (_fresh, engine) = fresh::engine(peers.is_some());
     let peers = peers.as_deref();
     let idle = Duration::from_millis(100);
     let command = [BUSYBOX, "true"];
@@ -78,7 +78,7 @@ pub(super) fn run(figures: &mut Figures, scale: &Scale, peers: Option<&mut Peers
 
 /// `exec C true` against both peers.
 pub(super) fn exec(figures: &mut Figures, scale: &Scale, peers: Option<&mut Peers>) {
-    let engine = Engine::new();
+    let (_fresh, engine) = fresh::engine(peers.is_some());
     let peers = peers.as_deref();
     let start = ["run", "-d", "--network", "none", "--name", "bench-exec"];
     let command = ["exec", "bench-exec", "true"];
@@ -126,7 +126,7 @@ pub(super) fn exec(figures: &mut Figures, scale: &Scale, peers: Option<&mut Peer
 
 /// Many runs started at once, against Docker.
 pub(super) fn burst(figures: &mut Figures, scale: &Scale, peers: Option<&mut Peers>) {
-    let engine = Engine::new();
+    let (_fresh, engine) = fresh::engine(peers.is_some());
     let command = [BUSYBOX, "true"];
     time(&mut ours(&engine, &RUN, &command));
     let all = || {

@@ -5,6 +5,7 @@
 
 mod contracts;
 mod density;
+mod fresh;
 mod images;
 mod latency;
 mod measure;
