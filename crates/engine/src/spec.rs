@@ -23,7 +23,7 @@ use crate::state::Record;
 
 /// What the document needs to know beyond the record.
 #[derive(Debug)]
-pub(crate) struct Surroundings<'a> {
+pub(crate) struct Surroundings {
     /// User and group id mappings of an own user namespace; none: the caller's namespace.
     pub mappings: Option<(Vec<LinuxIdMapping>, Vec<LinuxIdMapping>)>,
     /// Namespaces to join, by type, as /proc/PID/ns/… paths.
@@ -38,8 +38,6 @@ pub(crate) struct Surroundings<'a> {
     pub cgroup: Option<String>,
     /// The caller is in a user namespace of an ordinary user.
     pub rootless: bool,
-    /// The binary that `--init` runs as PID 1.
-    pub init: Option<&'a Path>,
     /// The seccomp document, already read and resolved.
     pub seccomp: Option<LinuxSeccomp>,
 }
@@ -91,7 +89,7 @@ const READ_ONLY: [&str; 5] = [
 pub(crate) const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Makes the document.
-pub(crate) fn document(record: &Record, around: &Surroundings<'_>) -> Result<Spec> {
+pub(crate) fn document(record: &Record, around: &Surroundings) -> Result<Spec> {
     let spec = &record.spec;
     let root = RootBuilder::default()
         .path("rootfs")
@@ -101,7 +99,7 @@ pub(crate) fn document(record: &Record, around: &Surroundings<'_>) -> Result<Spe
     let mut document = SpecBuilder::default()
         .version("1.2.1")
         .root(root)
-        .process(process(record, around)?)
+        .process(process(record)?)
         .mounts(mounts(record, around)?)
         .linux(linux(spec, around)?)
         .build()
@@ -138,12 +136,8 @@ pub(crate) fn environment(record: &Record) -> Vec<String> {
     env
 }
 
-fn process(record: &Record, around: &Surroundings<'_>) -> Result<Process> {
+fn process(record: &Record) -> Result<Process> {
     let spec = &record.spec;
-    let mut args = record.process.args.clone();
-    if around.init.is_some() {
-        args.splice(0..0, [INIT.to_owned(), "--".to_owned()]);
-    }
     let user = UserBuilder::default()
         .uid(0u32)
         .gid(0u32)
@@ -161,7 +155,7 @@ fn process(record: &Record, around: &Surroundings<'_>) -> Result<Process> {
     let mut process = ProcessBuilder::default()
         .terminal(spec.tty)
         .user(user)
-        .args(args)
+        .args(record.process.args.clone())
         .env(environment(record))
         .cwd(PathBuf::from(&record.process.workdir))
         .capabilities(set)
@@ -172,9 +166,6 @@ fn process(record: &Record, around: &Surroundings<'_>) -> Result<Process> {
     process.set_oom_score_adj(spec.resources.oom_score_adj);
     Ok(process)
 }
-
-/// Where `--init`'s binary is inside.
-pub(crate) const INIT: &str = "/dev/init";
 
 /// The capabilities asked for: the default set or all, less what is dropped, plus what is added.
 pub(crate) fn capabilities(spec: &ContainerSpec) -> Result<Capabilities> {
@@ -245,7 +236,7 @@ pub(crate) fn rlimits(ulimits: &[(String, u64, u64)]) -> Result<Vec<PosixRlimit>
     Ok(limits)
 }
 
-fn linux(spec: &ContainerSpec, around: &Surroundings<'_>) -> Result<Linux> {
+fn linux(spec: &ContainerSpec, around: &Surroundings) -> Result<Linux> {
     let mut linux = LinuxBuilder::default()
         .namespaces(namespaces(spec, around)?)
         .masked_paths(hidden(spec, &MASKED, true))
@@ -287,7 +278,7 @@ fn hidden(spec: &ContainerSpec, default: &[&str], mask: bool) -> Vec<String> {
     kept.chain(more).collect()
 }
 
-fn namespaces(spec: &ContainerSpec, around: &Surroundings<'_>) -> Result<Vec<LinuxNamespace>> {
+fn namespaces(spec: &ContainerSpec, around: &Surroundings) -> Result<Vec<LinuxNamespace>> {
     let mut own = vec![LinuxNamespaceType::Mount];
     let joins_users = around
         .joined
@@ -352,7 +343,7 @@ pub(crate) fn mount(
         .map_err(unsound)
 }
 
-fn mounts(record: &Record, around: &Surroundings<'_>) -> Result<Vec<Mount>> {
+fn mounts(record: &Record, around: &Surroundings) -> Result<Vec<Mount>> {
     let spec = &record.spec;
     let own_users = around.mappings.is_some();
     let mut all = around.parts.clone();
@@ -452,14 +443,6 @@ fn mounts(record: &Record, around: &Surroundings<'_>) -> Result<Vec<Mount>> {
             all.push(mount(target, "bind", source, &["bind", "rprivate", idmap])?);
         }
     }
-    if let Some(init) = around.init {
-        all.push(mount(
-            INIT,
-            "bind",
-            init,
-            &["bind", "ro", "nosuid", "nodev"],
-        )?);
-    }
     for device in &spec.devices {
         let access = if device.access.contains('w') {
             "rw"
@@ -495,7 +478,7 @@ fn shadowed(spec: &ContainerSpec, target: &str) -> bool {
     spec.mounts.iter().any(|mount| mount.target == target)
 }
 
-fn maps_group(around: &Surroundings<'_>, group: u32) -> bool {
+fn maps_group(around: &Surroundings, group: u32) -> bool {
     match &around.mappings {
         None => true,
         Some((_, gids)) => gids.iter().any(|map| {

@@ -24,11 +24,11 @@ pub(crate) use limits::{PIDS, limits};
 use subject::Subject;
 pub(crate) use supervision::policy;
 
+use crate::Engine;
 use crate::answer::Status;
 use crate::error::{Error, Result};
 use crate::state::{self, Lock, Record, Run};
 use crate::status::PATIENCE;
-use crate::{Engine, names};
 
 /// The name under which this binary is the monitor of one container.
 pub const MONITOR: &str = "coracle-monitor";
@@ -294,7 +294,7 @@ impl Engine {
 
     /// The running container that a `container:X` refers to.
     pub(crate) fn other(&self, name: &str) -> Result<(Record, Run)> {
-        let id = names::owner(&self.paths, name)?.map_or_else(|| self.find(name), Ok)?;
+        let id = self.find(name)?;
         let record = self.existing(&id)?;
         let observed = self.observe(&record)?;
         match observed.running() {

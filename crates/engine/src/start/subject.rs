@@ -189,20 +189,17 @@ impl<'e> Subject<'e> {
         let cgroup = engine.make_cgroup(&self.record, &self.run, &limits)?;
         let entry = cgroup.entry()?;
         let maps = engine.maps(&self.record, self.run.ids)?;
-        let mut joined = engine.joined(&self.record)?;
-        let init = self.record.spec.init.then_some(Path::new("/proc/self/exe"));
         let directory = engine.paths.container(&self.record.id);
         let document = spec::document(
             &self.record,
             &Surroundings {
                 mappings: maps.as_ref().map(|maps| maps.document()).transpose()?,
-                joined: std::mem::take(&mut joined),
+                joined: engine.joined(&self.record)?,
                 files: etc::files(&directory),
                 volumes: engine.volume_mounts(&self.record)?,
                 parts: engine.host_parts(&self.record)?,
                 cgroup: Some(self.run.cgroup.clone()),
                 rootless: engine.config.rootless,
-                init: None,
                 seccomp: spec::seccomp(&self.record.spec)?,
             },
         )?;
@@ -253,7 +250,7 @@ impl<'e> Subject<'e> {
             cgroup: Some(entry),
             stdio,
             preserved: Vec::new(),
-            init: init.is_some(),
+            init: self.record.spec.init,
             clamp: true,
             gate: None,
             prepare: Some(&mut prepare),

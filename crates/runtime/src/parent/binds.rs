@@ -102,7 +102,7 @@ impl AsRef<Mailbox> for Holder {
 
 /// Until it is killed; for the case that its parent is, not for ever.
 fn wait() -> ! {
-    // An error would only end the wait early.
+    // Without it, and after an error of the other, the wait only ends early or at its time.
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
     let _ = rustix::thread::nanosleep(&rustix::thread::Timespec {
         tv_sec: 10,

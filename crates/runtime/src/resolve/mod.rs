@@ -137,6 +137,7 @@ pub(crate) fn start(start: Start<'_>) -> Result<(Plan, Work<'_>), Error> {
     command.gate = gate.map(Slot::from);
     command.personality = command::personality(spec)?;
     if prepare.is_none() {
+        // New, so that it cannot be set already.
         let _ = command.identity.set(process.own_identity()?);
     }
     let (file_system, root, binds, host_devices) = if spaces.new_mount {
@@ -277,6 +278,7 @@ pub(crate) fn exec(exec: Exec<'_>, pidfd: OwnedFd) -> Result<(Plan, ExecWork), E
         &process,
         &host,
     )?;
+    // New, so that it cannot be set already.
     let _ = command.identity.set(process.own_identity()?);
     let (clone_into, tasks) = match cgroup {
         Some(entry) => (entry.clone_into, entry.tasks),
@@ -371,25 +373,13 @@ fn in_root(what: &str, path: &Path) -> Result<CString, Error> {
 fn refuse_unsupported(spec: &oci_spec::runtime::Spec) -> Result<(), Error> {
     let no = |what: &str, why: &str| Err(Error::invalid(what, why));
     if let Some(hooks) = spec.hooks() {
-        if hooks
-            .create_container()
-            .as_ref()
-            .is_some_and(|hooks| !hooks.is_empty())
-        {
-            return no(
-                "hooks.createContainer",
-                "hooks inside of the container are not supported",
-            );
-        }
-        if hooks
-            .start_container()
-            .as_ref()
-            .is_some_and(|hooks| !hooks.is_empty())
-        {
-            return no(
-                "hooks.startContainer",
-                "hooks inside of the container are not supported",
-            );
+        for (what, list) in [
+            ("hooks.createContainer", hooks.create_container()),
+            ("hooks.startContainer", hooks.start_container()),
+        ] {
+            if list.as_ref().is_some_and(|list| !list.is_empty()) {
+                return no(what, "hooks inside of the container are not supported");
+            }
         }
     }
     let Some(linux) = spec.linux() else {
