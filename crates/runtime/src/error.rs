@@ -110,6 +110,9 @@ pub enum Error {
         #[source]
         source: Errno,
     },
+    /// A hook failed.
+    #[error("a hook that runs before the container's command failed")]
+    Hook(#[source] crate::BoxError),
     /// [`crate::Start::prepare`] failed.
     #[error("preparing the container's root file system failed")]
     Prepare(#[source] crate::BoxError),
@@ -295,16 +298,22 @@ pub(crate) fn describe(plan: &Plan) -> Error {
         return Error::Killed { during: step };
     }
     let source = Errno::from_raw_os_error(errno as i32);
-    let command = plan.name.clone();
+    of_step(
+        step,
+        object(plan, step, read(word::ON) as usize),
+        &plan.name,
+        source,
+    )
+}
+
+/// The failure of one step; `command` is what was to be executed, `on` the step's object.
+pub(crate) fn of_step(step: Step, on: Option<String>, command: &str, source: Errno) -> Error {
+    let command = command.to_owned();
     match step {
         Step::Executing => Error::Command { command, source },
         Step::ExecutingInterpreted => Error::Interpreter { command, source },
         Step::ExecutingEngine => Error::OwnExecutable { command, source },
-        step => Error::Step {
-            step,
-            on: object(plan, step, read(word::ON) as usize),
-            source,
-        },
+        step => Error::Step { step, on, source },
     }
 }
 

@@ -7,7 +7,8 @@
 //!
 //! ```text
 //! word  writer  meaning
-//! 0     both    LIFE: 1 under way, 2 in its namespaces, 3 created; the kernel: 0 at exec and exit
+//! 0     both    LIFE: 1 under way, 2 in its namespaces, 3 before the pivot, if hooks run there, 4 created; the kernel: 0 at
+//!               exec and exit
 //! 1     parent  IDS: 1 when the id maps are written
 //! 2     parent  ROOT: 1 when root, bind sources and devices are in their slots
 //! 3     parent  START: 1 when the command may be executed
@@ -16,6 +17,8 @@
 //! 6     child   ERRNO: not 0 when the step failed; then it exits
 //! 7     child   TERMINAL: 1 + the number of the pty's master in the shared file table
 //! 8     child   OWN_ROOT: 1 when the child has made the root itself and put it into its slot
+//! 9     parent  HOOKS: 1 when the hooks that come before the pivot have run
+//! 10    child   LISTENER: 1 + the number, in its own file table, of the seccomp filter's listener
 //! ```
 
 use std::ffi::CString;
@@ -43,12 +46,15 @@ pub(crate) mod word {
     pub(crate) const ERRNO: usize = 6;
     pub(crate) const TERMINAL: usize = 7;
     pub(crate) const OWN_ROOT: usize = 8;
+    pub(crate) const HOOKS: usize = 9;
+    pub(crate) const LISTENER: usize = 10;
 }
 
 /// Values of the life word after `Mailbox::UNDER_WAY`.
 pub(crate) mod life {
     pub(crate) const IN_NAMESPACES: u32 = 2;
-    pub(crate) const CREATED: u32 = 3;
+    pub(crate) const BEFORE_PIVOT: u32 = 3;
+    pub(crate) const CREATED: u32 = 4;
 }
 
 /// The whole.
@@ -110,6 +116,8 @@ pub(crate) struct Container {
     pub(crate) file_system: Option<FileSystem>,
     /// The network namespace is new: its loopback is brought up.
     pub(crate) loopback: bool,
+    /// Before it leaves the host's root it waits until its parent has run the hooks.
+    pub(crate) hooks: bool,
     pub(crate) host_name: Option<CString>,
     pub(crate) domain_name: Option<CString>,
     pub(crate) sysctls: Vec<Sysctl>,
@@ -139,6 +147,10 @@ pub(crate) struct FileSystem {
     pub(crate) read_only: Vec<CString>,
     pub(crate) root_read_only: bool,
     pub(crate) root_propagation: u64,
+    /// Where the root is attached before it becomes the root: over the host's, unless hooks look for it elsewhere.
+    pub(crate) attach_at: CString,
+    /// chroot(2) in place of pivot_root(2).
+    pub(crate) no_pivot: bool,
     /// Made if it is missing.
     pub(crate) working_directory: CString,
 }
@@ -257,6 +269,13 @@ pub(crate) struct Join {
     pub(crate) oom_score_adj: Option<(OwnedFd, Vec<u8>)>,
 }
 
+/// See [`crate::Gate`].
+#[derive(Debug)]
+pub(crate) struct Gate {
+    pub(crate) start: Slot,
+    pub(crate) outcome: Slot,
+}
+
 /// The most descriptors that can be preserved beside the streams.
 pub(crate) const PRESERVED: usize = 61;
 
@@ -268,7 +287,7 @@ pub(crate) struct Command {
     pub(crate) streams: Option<[Slot; 3]>,
     /// Become 3 and on; at most [`PRESERVED`].
     pub(crate) preserved: Vec<Slot>,
-    pub(crate) gate: Option<Slot>,
+    pub(crate) gate: Option<Gate>,
     /// Resolved in the container: `/` when it is not absolute there.
     pub(crate) working_directory: CString,
     pub(crate) rlimits: Vec<(Resource, Rlimit)>,
@@ -288,15 +307,18 @@ pub(crate) struct Command {
 }
 
 impl Command {
+    /// Whether its filter has a listener.
+    pub(crate) fn notifies(&self) -> bool {
+        self.seccomp.as_ref().is_some_and(Program::needs_listener)
+    }
+
     /// Closes the caller's copies of what the process has in its own table by now.
     pub(crate) fn close_streams(&self) {
-        for slot in self
-            .streams
-            .iter()
-            .flatten()
-            .chain(&self.preserved)
-            .chain(&self.gate)
-        {
+        for slot in self.streams.iter().flatten().chain(&self.preserved).chain(
+            self.gate
+                .iter()
+                .flat_map(|gate| [&gate.start, &gate.outcome]),
+        ) {
             drop(slot.take());
         }
     }

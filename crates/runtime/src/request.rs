@@ -128,10 +128,35 @@ pub struct Start<'a> {
     pub clamp: bool,
     /// Instead of [`crate::Created::start`], wait for a byte (or the end) on this descriptor: for OCI's `create`, whose
     /// caller exits before `start` ([`crate::Created::release`]).
-    pub gate: Option<OwnedFd>,
+    pub gate: Option<Gate>,
+    /// Where a start differs from what it is by default.
+    pub deviations: Deviations,
     /// Called with the root file system as soon as it is there, in the caller, while the process makes its other mounts: the
     /// place to look up the user in the image's own files and to fill new volumes from it.
     pub prepare: Option<&'a mut Prepare<'a>>,
+}
+
+/// Where a container waits for its start, when its creator is gone by then.
+///
+/// Both are named pipes, opened for reading and writing, so that neither end's absence means anything to the waiting
+/// process: one byte in `start` lets it go on, and `outcome` is closed by its exec, or else has eight bytes in it that say
+/// what failed ([`crate::open_gate`]).
+#[derive(Debug)]
+pub struct Gate {
+    /// Read by the process.
+    pub start: OwnedFd,
+    /// Written by the process.
+    pub outcome: OwnedFd,
+}
+
+/// What an OCI runtime's callers may ask for and the document has no member for.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Deviations {
+    /// The process stays in its caller's session keyring (`--no-new-keyring`).
+    pub keep_keyring: bool,
+    /// The root becomes the root by chroot(2), and the host's tree stays below it (`--no-pivot`): for a host that runs from
+    /// an initramfs, which cannot be pivoted away from. A container with enough rights can leave such a root.
+    pub no_pivot: bool,
 }
 
 /// See [`Start::prepare`]. The descriptor is the root directory (`O_PATH`); the image behind it is hostile.

@@ -14,12 +14,14 @@ use coracle_linux::clone::Process;
 use coracle_linux::process::Undumpable;
 use coracle_linux::{futex, namespace, pidfd};
 use rustix::io::Errno;
-use rustix::process::{Pid, WaitId, WaitIdOptions, WaitIdStatus, waitid};
+use rustix::process::{
+    Pid, PidfdGetfdFlags, WaitId, WaitIdOptions, WaitIdStatus, pidfd_getfd, waitid,
+};
 
 use crate::error::describe;
 use crate::parent::{self, OomScore};
-use crate::plan::{Plan, life, word};
-use crate::request::{Exec, IdMapping, Start};
+use crate::plan::{Place, Plan, life, word};
+use crate::request::{BoxError, Exec, IdMapping, Start};
 use crate::resolve::ExecWork;
 use crate::step::Step;
 use crate::{Error, process, resolve, seal};
@@ -111,6 +113,8 @@ pub struct Creating {
     child: Child,
     clamped: Vec<Clamp>,
     network: OnceLock<OwnedFd>,
+    /// Hooks that come before the pivot have not run yet.
+    hooks: bool,
 }
 
 impl Creating {
@@ -151,10 +155,13 @@ impl Creating {
         }
         child.start_time =
             process::start_time(pid).map_err(|source| child.first_failure(gone(pid, source)))?;
+        let hooks =
+            matches!(&child.process.plan().place, Place::Container(container) if container.hooks);
         Ok(Self {
             child,
             clamped,
             network: OnceLock::new(),
+            hooks,
         })
     }
 
@@ -190,11 +197,44 @@ impl Creating {
         &self.clamped
     }
 
+    /// Whether the document has hooks that run before the container leaves the host's root, so that
+    /// [`Creating::before_pivot`] has to be called.
+    #[must_use]
+    pub fn has_hooks(&self) -> bool {
+        self.hooks
+    }
+
+    /// Waits until all mounts are made and the process still has the host's root, calls `run` with its pid, and lets it go on.
+    ///
+    /// # Errors
+    /// What failed on its way, and what `run` says, as [`Error::Hook`].
+    pub fn before_pivot(
+        &mut self,
+        run: impl FnOnce(Pid) -> Result<(), BoxError>,
+    ) -> Result<(), Error> {
+        self.child.wait_for(life::BEFORE_PIVOT)?;
+        run(self.pid()).map_err(Error::Hook)?;
+        self.hooks = false;
+        futex::set(self.child.process.plan().mailbox.word(word::HOOKS), 1);
+        Ok(())
+    }
+
+    fn hooks_have_run(&self) -> Result<(), Error> {
+        match self.hooks {
+            false => Ok(()),
+            true => Err(Error::invalid(
+                "hooks",
+                "whoever starts the container has to run them",
+            )),
+        }
+    }
+
     /// Waits until the process stands before its exec, complete in all else.
     ///
     /// # Errors
     /// What failed on its way.
     pub fn finish(self) -> Result<Created, Error> {
+        self.hooks_have_run()?;
         self.child.wait_for(life::CREATED)?;
         Ok(Created { child: self.child })
     }
@@ -204,6 +244,13 @@ impl Creating {
     /// # Errors
     /// As both.
     pub fn run(self) -> Result<Running, Error> {
+        self.hooks_have_run()?;
+        if self.child.process.plan().command.notifies() {
+            return Err(Error::invalid(
+                "linux.seccomp",
+                "its listener has to be taken from the created process before it runs",
+            ));
+        }
         self.child.run()
     }
 }
@@ -246,6 +293,25 @@ impl Created {
     #[must_use]
     pub fn start_time(&self) -> u64 {
         self.child.start_time
+    }
+
+    /// The listener of its seccomp filter, if that notifies one; whoever holds it decides what the process may do.
+    ///
+    /// # Errors
+    /// [`Error::Host`] when it cannot be taken out of the process.
+    pub fn listener(&self) -> Result<Option<OwnedFd>, Error> {
+        let process = &self.child.process;
+        let number = process
+            .plan()
+            .mailbox
+            .word(word::LISTENER)
+            .load(Ordering::Acquire);
+        if number == 0 {
+            return Ok(None);
+        }
+        pidfd_getfd(process.pidfd(), number as i32 - 1, PidfdGetfdFlags::empty())
+            .map(Some)
+            .map_err(|source| Error::host("taking", "the seccomp listener", source))
     }
 
     /// Lets it execute the command.

@@ -54,6 +54,7 @@ steps! {
     SettingDomainName = "setting the domain name",
     LoopbackUp = "bringing up the loopback",
     MakingWorkingDirectory = "making the working directory",
+    WaitingForHooks = "waiting for the hooks",
     Pivoting = "pivoting into the root file system",
     LeavingOldRoot = "unmounting the host's root",
     RootPropagation = "setting the propagation of the root",

@@ -3,6 +3,7 @@
 mod fixture;
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use coracle_runtime::{Creating, Error, IdMapping, Ownership, Root, RunAs};
@@ -135,9 +136,13 @@ fn a_gate_starts_a_released_container() {
     let image = Image::new();
     let spec = spec(&document(&["echo", "through the gate"]));
     let (stdio, ends) = pipes();
-    let (gate, opener) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("a pipe");
+    let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("a pipe");
+    let ((gate, opener), (told, outcome)) = (pipe(), pipe());
     let mut request = start(&spec, image.overlay(), own_ids(), stdio);
-    request.gate = Some(gate);
+    request.gate = Some(coracle_runtime::Gate {
+        start: gate,
+        outcome,
+    });
     let running = Creating::begin(request)
         .expect("begin")
         .finish()
@@ -146,9 +151,101 @@ fn a_gate_starts_a_released_container() {
         .expect("release");
     let pid = running.pid.as_raw_nonzero().get();
     assert!(coracle_runtime::process::is_alive(pid, running.start_time).expect("readable"));
-    rustix::io::write(&opener, b"0").expect("the gate");
+    coracle_runtime::open_gate(opener.as_fd(), told.as_fd(), "echo").expect("the command is there");
     assert_eq!(fixture::code(&running), 0);
     assert_eq!(ends.read().0, "through the gate\n");
+}
+
+#[test]
+fn a_command_behind_a_gate_that_is_not_there_fails_the_creation() {
+    if skip("a_command_behind_a_gate_that_is_not_there_fails_the_creation") {
+        return;
+    }
+    let image = Image::new();
+    let spec = spec(&document(&["no-such-command"]));
+    let (stdio, _ends) = pipes();
+    let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("a pipe");
+    let ((gate, _opener), (_told, outcome)) = (pipe(), pipe());
+    let mut request = start(&spec, image.overlay(), own_ids(), stdio);
+    request.gate = Some(coracle_runtime::Gate {
+        start: gate,
+        outcome,
+    });
+    let error = Creating::begin(request)
+        .expect("begin")
+        .finish()
+        .expect_err("there is no such command");
+    assert_eq!(error.exit_code(), 127, "{error}");
+}
+
+#[test]
+fn a_file_behind_a_gate_that_cannot_be_executed_fails_the_start() {
+    if skip("a_file_behind_a_gate_that_cannot_be_executed_fails_the_start") {
+        return;
+    }
+    let image = Image::new();
+    let spec = spec(&document(&["/etc"]));
+    let (stdio, _ends) = pipes();
+    let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("a pipe");
+    let ((gate, opener), (told, outcome)) = (pipe(), pipe());
+    let mut request = start(&spec, image.overlay(), own_ids(), stdio);
+    request.gate = Some(coracle_runtime::Gate {
+        start: gate,
+        outcome,
+    });
+    let running = Creating::begin(request)
+        .expect("begin")
+        .finish()
+        .expect("a directory is there")
+        .release()
+        .expect("release");
+    let error = coracle_runtime::open_gate(opener.as_fd(), told.as_fd(), "/etc")
+        .expect_err("a directory cannot be executed");
+    assert_eq!(error.exit_code(), 126, "{error}");
+    assert_eq!(fixture::code(&running), 125);
+}
+
+#[test]
+fn hooks_run_while_the_process_has_the_hosts_root() {
+    if skip("hooks_run_while_the_process_has_the_hosts_root") {
+        return;
+    }
+    let image = Image::new();
+    let mut with_hooks = document(&["true"]);
+    with_hooks["hooks"] = serde_json::json!({"createRuntime": [{"path": "/unused"}]});
+    let spec = spec(&with_hooks);
+    let (stdio, _ends) = pipes();
+    let mut creating =
+        Creating::begin(start(&spec, image.overlay(), own_ids(), stdio)).expect("begin");
+    assert!(creating.has_hooks());
+    let mut seen = None;
+    creating
+        .before_pivot(|pid| {
+            let ours = env!("CARGO_MANIFEST_DIR");
+            seen = Some(fs::exists(format!(
+                "/proc/{}/root{ours}",
+                pid.as_raw_nonzero()
+            ))?);
+            Ok(())
+        })
+        .expect("the hooks have run");
+    assert_eq!(seen, Some(true));
+    let running = creating.finish().expect("finish").start().expect("start");
+    assert_eq!(fixture::code(&running), 0);
+}
+
+#[test]
+fn a_start_that_passes_over_hooks_is_refused() {
+    if skip("a_start_that_passes_over_hooks_is_refused") {
+        return;
+    }
+    let image = Image::new();
+    let mut with_hooks = document(&["true"]);
+    with_hooks["hooks"] = serde_json::json!({"createContainer": [{"path": "/unused"}]});
+    let spec = spec(&with_hooks);
+    let (stdio, _ends) = pipes();
+    let creating = Creating::begin(start(&spec, image.overlay(), own_ids(), stdio)).expect("begin");
+    assert!(creating.run().is_err());
 }
 
 #[test]

@@ -253,6 +253,7 @@ impl<'e> Subject<'e> {
             init: self.record.spec.init,
             clamp: true,
             gate: None,
+            deviations: Default::default(),
             prepare: Some(&mut prepare),
         };
         let creating = Creating::begin(start)?;

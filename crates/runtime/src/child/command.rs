@@ -1,6 +1,7 @@
 //! The last part, the same for a start and an exec: descriptors, credentials, and the command itself.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd};
+use std::sync::atomic::Ordering;
 
 use coracle_linux::descriptor::{Fd, Slot};
 use coracle_linux::{futex, keyring, namespace, process, seccomp};
@@ -11,6 +12,7 @@ use rustix::thread::Uid;
 
 use super::console::open_peer;
 use super::{Never, WATCH, Walk};
+use crate::gate;
 use crate::plan::{Command, Executable, Identity, PRESERVED, Place, word};
 use crate::step::Step;
 
@@ -37,6 +39,27 @@ impl Walk<'_> {
             return Err(error);
         }
         let kept = self.arrange_descriptors(command, identity.uid)?;
+        let Some(outcome) = command
+            .gate
+            .is_some()
+            .then(|| process::adopt(last_number(command) + 1))
+        else {
+            return self.go_on(command, identity, entered, &kept);
+        };
+        let Err(error) = self.go_on(command, identity, entered, &kept);
+        self.tell(&outcome, error);
+        Err(error)
+    }
+
+    /// From the arranged descriptors to the exec.
+    fn go_on(
+        &self,
+        command: &Command,
+        identity: &Identity,
+        entered: Result<(), Errno>,
+        kept: &Fd,
+    ) -> Result<Never, Errno> {
+        let late = command.no_new_privileges && !command.notifies();
         if !command.no_new_privileges {
             // Without no_new_privs only a privileged process may load a filter, so it comes before the capabilities go.
             self.load_filter(command)?;
@@ -50,6 +73,14 @@ impl Walk<'_> {
         if !process::is_directory_reachable()? {
             return Err(Errno::XDEV);
         }
+        if command.no_new_privileges && !late {
+            // While the parent is there to take the listener.
+            self.load_filter(command)?;
+        }
+        if command.gate.is_some() {
+            // Whoever creates is to hear of a command that is not there, rather than whoever starts.
+            self.find(identity, 0)?;
+        }
         self.stand_before_exec()?;
         self.wait_for_leave(command, kept.as_fd())?;
         self.at(Step::ResettingSignals);
@@ -58,7 +89,7 @@ impl Walk<'_> {
         process::set_signal_mask(0)?;
         // Before the filter, which need not allow looking.
         let first = self.find(identity, 0)?;
-        if command.no_new_privileges {
+        if late {
             self.load_filter(command)?;
         }
         self.at(Step::Executing);
@@ -115,7 +146,9 @@ impl Walk<'_> {
             give(peer.as_fd(), uid)?;
             ioctl_tiocsctty(peer)?;
         }
-        let last = 3 + command.preserved.len() as u32;
+        let last = last_number(command);
+        // The numbers that are given out end below this one.
+        let floor = last + 2;
         // First out of the way, all of them: a source may have the number that another one gets.
         let mut moved = [const { None }; 3 + PRESERVED];
         for number in 0..last as usize {
@@ -127,21 +160,41 @@ impl Walk<'_> {
             };
             let source = source.ok_or(Errno::BADF)?;
             *moved.get_mut(number).ok_or(Errno::MFILE)? =
-                Some(process::duplicate_above(source, last + 1)?);
+                Some(process::duplicate_above(source, floor)?);
         }
         let kept = match &command.gate {
-            Some(gate) => gate.borrow().ok_or(Errno::BADF)?,
+            Some(gate) => gate.start.borrow().ok_or(Errno::BADF)?,
             None => self.plan.parent.as_fd(),
         };
-        let kept = process::duplicate_above(kept, last + 1)?;
+        let kept = process::duplicate_above(kept, floor)?;
+        let outcome = match &command.gate {
+            Some(gate) => Some(process::duplicate_above(
+                gate.outcome.borrow().ok_or(Errno::BADF)?,
+                floor,
+            )?),
+            None => None,
+        };
         for (number, source) in moved.iter().flatten().enumerate() {
             process::duplicate_to(source.as_fd(), number as u32, false)?;
         }
         process::duplicate_to(kept.as_fd(), last, true)?;
-        // What `moved`, `kept` and `peer` own is closed here; they must not close numbers that may be new by then.
-        std::mem::forget((moved, kept, peer));
-        process::close_from(last + 1)?;
+        let mut open = last + 1;
+        if let Some(outcome) = &outcome {
+            process::duplicate_to(outcome.as_fd(), open, true)?;
+            open += 1;
+        }
+        // What `moved`, `kept`, `outcome` and `peer` own is closed here; they must not close numbers that may be new by then.
+        std::mem::forget((moved, kept, outcome, peer));
+        process::close_from(open)?;
         Ok(process::adopt(last))
+    }
+
+    /// Says through the gate what failed; nobody may be listening any more.
+    fn tell(&self, outcome: &Fd, error: Errno) {
+        let step = self.plan.mailbox.word(word::STEP).load(Ordering::Relaxed);
+        let message = gate::encode(step, error);
+        // The reader sees the end of the pipe in any case.
+        let _ = rustix::io::write(outcome, &message);
     }
 
     fn wait_for_leave(&self, command: &Command, kept: BorrowedFd<'_>) -> Result<(), Errno> {
@@ -169,7 +222,16 @@ impl Walk<'_> {
             return Ok(());
         };
         self.at(Step::LoadingFilter);
-        seccomp::install_bare(&program.instructions, program.flags)
+        let Some(listener) = seccomp::install(&program.instructions, program.flags)? else {
+            return Ok(());
+        };
+        // Left open until the exec closes it: the parent takes a copy meanwhile.
+        let number = listener.into_raw_fd();
+        self.plan
+            .mailbox
+            .word(word::LISTENER)
+            .store(number as u32 + 1, Ordering::Release);
+        Ok(())
     }
 
     /// The first candidate from `from` on that is there. One that is the engine itself is refused.
@@ -214,6 +276,11 @@ impl Walk<'_> {
         }
         Errno::ACCESS
     }
+}
+
+/// The number behind the streams and what is preserved: of the descriptor that the process waits on.
+fn last_number(command: &Command) -> u32 {
+    3 + command.preserved.len() as u32
 }
 
 /// Makes the command's user the owner, so that it may open /dev/stdout again.

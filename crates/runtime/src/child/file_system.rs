@@ -17,7 +17,7 @@ use rustix::mount::{
     OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount,
     fsopen, mount_change, move_mount, open_tree, unmount,
 };
-use rustix::process::{chdir, fchdir, pivot_root};
+use rustix::process::{chdir, chroot, fchdir, pivot_root};
 
 use super::{Walk, target};
 use crate::plan::{Container, FileSystem, Kind, MountStep, Source, word};
@@ -104,7 +104,14 @@ impl Walk<'_> {
             Err(error) => return Err(error),
         }
         self.finish_read_only(file_system)?;
-        self.pivot(root)?;
+        self.wait_for_hooks(container)?;
+        if file_system.no_pivot {
+            self.at(Step::Pivoting);
+            fchdir(root)?;
+            chroot(c".")?;
+        } else {
+            self.pivot(root)?;
+        }
         if file_system.root_propagation != 0 {
             self.at(Step::RootPropagation);
             let attributes = Attributes {
@@ -177,7 +184,7 @@ impl Walk<'_> {
         }
         let over = Fd::from(openat(
             CWD,
-            c"/",
+            file_system.attach_at.as_c_str(),
             OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
             Mode::empty(),
         )?);

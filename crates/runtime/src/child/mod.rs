@@ -20,7 +20,7 @@ use coracle_linux::{futex, pidfd, process};
 use rustix::io::Errno;
 use rustix::process::{Signal, set_parent_process_death_signal, setsid};
 
-use crate::plan::{Place, Plan, life, word};
+use crate::plan::{Container, Place, Plan, life, word};
 use crate::step::Step;
 
 /// How often a waiting child looks whether its parent still lives, should the death signal have been lost.
@@ -140,9 +140,20 @@ impl Walk<'_> {
             self.at(Step::WaitingForRoot);
             self.wait_for(word::ROOT)?;
             self.set_sysctls(&container.sysctls)?;
+            self.wait_for_hooks(container)?;
         }
         self.set_names(container)?;
         self.become_command()
+    }
+
+    /// Lets the parent run the hooks that see the host's root still.
+    fn wait_for_hooks(&self, container: &Container) -> Result<(), Errno> {
+        if !container.hooks {
+            return Ok(());
+        }
+        self.at(Step::WaitingForHooks);
+        futex::set(self.plan.mailbox.word(word::LIFE), life::BEFORE_PIVOT);
+        self.wait_for(word::HOOKS)
     }
 
     /// Reports [`life::CREATED`] and waits for leave to execute.

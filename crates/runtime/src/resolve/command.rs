@@ -205,15 +205,6 @@ pub(super) fn resolve(
         Some(filter) => Some(seccomp::compile(filter, seccomp::Architecture::native()?)?),
         None => None,
     };
-    if program
-        .as_ref()
-        .is_some_and(seccomp::Program::needs_listener)
-    {
-        return Err(Error::invalid(
-            "linux.seccomp",
-            "filters that notify a listener are not supported",
-        ));
-    }
     let cwd = document.cwd().to_str().filter(|cwd| cwd.starts_with('/'));
     let cwd = cwd.ok_or_else(|| {
         Error::invalid(

@@ -6,6 +6,7 @@ mod capabilities;
 mod cgroups;
 mod command;
 mod devices;
+mod hooks;
 mod host;
 mod limits;
 mod mounts;
@@ -30,7 +31,7 @@ pub(crate) use host::{Host, outside};
 pub(crate) use limits::{Raise, own_oom_score_adj};
 
 use crate::Error;
-use crate::plan::{Container, Join, Place, Plan};
+use crate::plan::{Container, Gate, Join, Place, Plan};
 use crate::request::{Exec, IdMapping, Map, Prepare, Root, Start};
 use crate::seal;
 use crate::state::Clamp;
@@ -103,6 +104,7 @@ pub(crate) fn start(start: Start<'_>) -> Result<(Plan, Work<'_>), Error> {
         init,
         clamp,
         gate,
+        deviations,
         prepare,
     } = start;
     let host = Host::look(&ids)?;
@@ -134,7 +136,11 @@ pub(crate) fn start(start: Start<'_>) -> Result<(Plan, Work<'_>), Error> {
         &process,
         &host,
     )?;
-    command.gate = gate.map(Slot::from);
+    command.gate = gate.map(|gate| Gate {
+        start: Slot::from(gate.start),
+        outcome: Slot::from(gate.outcome),
+    });
+    command.new_session_keyring = !deviations.keep_keyring;
     command.personality = command::personality(spec)?;
     if prepare.is_none() {
         // New, so that it cannot be set already.
@@ -151,6 +157,7 @@ pub(crate) fn start(start: Start<'_>) -> Result<(Plan, Work<'_>), Error> {
                 controllers: cgroup.as_ref().map(|entry| &entry.controllers[..]),
                 terminal: command.terminal.is_some(),
                 init,
+                no_pivot: deviations.no_pivot,
             },
         )?;
         (Some(tree.plan), tree.root, tree.binds, tree.devices)
@@ -177,6 +184,7 @@ pub(crate) fn start(start: Start<'_>) -> Result<(Plan, Work<'_>), Error> {
         root_ids: own_root,
         file_system,
         loopback: spaces.unshare & namespace::NETWORK != 0,
+        hooks: hooks::before_pivot(spec),
         host_name: spec
             .hostname()
             .as_deref()
@@ -372,16 +380,6 @@ fn in_root(what: &str, path: &Path) -> Result<CString, Error> {
 /// What the document can ask for and this runtime does not do: refused rather than passed over.
 fn refuse_unsupported(spec: &oci_spec::runtime::Spec) -> Result<(), Error> {
     let no = |what: &str, why: &str| Err(Error::invalid(what, why));
-    if let Some(hooks) = spec.hooks() {
-        for (what, list) in [
-            ("hooks.createContainer", hooks.create_container()),
-            ("hooks.startContainer", hooks.start_container()),
-        ] {
-            if list.as_ref().is_some_and(|list| !list.is_empty()) {
-                return no(what, "hooks inside of the container are not supported");
-            }
-        }
-    }
     let Some(linux) = spec.linux() else {
         return Ok(());
     };

@@ -10,7 +10,7 @@ use oci_spec::runtime::{LinuxIdMapping, Mount, Spec};
 
 use super::namespaces::Spaces;
 use super::options::{self, Options};
-use super::{Bind, Host, HostDevice, INIT, Idmap, devices, in_root, root as roots, string};
+use super::{Bind, Host, HostDevice, INIT, Idmap, devices, hooks, in_root, root as roots, string};
 use crate::Error;
 use crate::plan::{FileSystem, Kind, Link, MountStep, Source};
 use crate::request::{IdMapping, Map, Root};
@@ -48,6 +48,7 @@ pub(super) struct Context<'a> {
 }
 
 /// What the document does not say of the file systems.
+#[derive(Clone, Copy)]
 pub(super) struct Beside<'a> {
     /// See [`Context::controllers`].
     pub(super) controllers: Option<&'a [&'static str]>,
@@ -55,6 +56,8 @@ pub(super) struct Beside<'a> {
     pub(super) terminal: bool,
     /// The built-in init is put in.
     pub(super) init: bool,
+    /// See [`crate::Deviations::no_pivot`].
+    pub(super) no_pivot: bool,
 }
 
 pub(super) fn resolve(
@@ -69,6 +72,7 @@ pub(super) fn resolve(
         controllers,
         terminal,
         init,
+        no_pivot: _,
     } = beside;
     let own_users = !matches!(ids, IdMapping::Host);
     let mut context = Context {
@@ -121,6 +125,7 @@ pub(super) fn resolve(
         }
     };
     roots::check(&root)?;
+    let attach_at = hooks::attach_at(spec, &root)?;
     let root_attributes = Attributes {
         set: if own_users { NODEV } else { 0 },
         ..Attributes::default()
@@ -157,6 +162,8 @@ pub(super) fn resolve(
             .and_then(|root| root.readonly())
             .unwrap_or(false),
         root_propagation,
+        attach_at,
+        no_pivot: beside.no_pivot,
         working_directory: in_root("process.cwd", cwd)?,
     };
     Ok(Tree {
