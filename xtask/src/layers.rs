@@ -1,6 +1,7 @@
 //! The layering check: an arrow between crates only ever points down.
 //!
 //! ```text
+//! L5  fuzz
 //! L4  cli  api  registry
 //! L3  engine
 //! L2  store  image  network  checkpoint      image → store, checkpoint → store
@@ -20,7 +21,7 @@ use crate::{unsafe_code, workspace};
 
 const PREFIX: &str = "coracle-";
 
-const LAYERS: [(&str, u8); 13] = [
+const LAYERS: [(&str, u8); 14] = [
     ("oci", 0),
     ("linux", 0),
     ("runtime", 1),
@@ -34,6 +35,7 @@ const LAYERS: [(&str, u8); 13] = [
     ("cli", 4),
     ("api", 4),
     ("registry", 4),
+    ("fuzz", 5),
 ];
 
 const SIDEWAYS: [(&str, &str); 3] = [

@@ -24,6 +24,8 @@ mod controller;
 mod device_program;
 mod devices;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod layout;
 mod life;
 mod limits;

@@ -170,10 +170,14 @@ pub(crate) fn mapper_main(arguments: &[String]) -> u8 {
 
 fn map(own: u32, ranges: &[Range]) -> String {
     let mut text = format!("0 {own} 1");
-    let mut inside = 1;
+    let mut inside: u32 = 1;
     for range in ranges {
+        let Some(next) = inside.checked_add(range.count) else {
+            // There are no more ids inside than this.
+            break;
+        };
         text.push_str(&format!(" {inside} {} {}", range.first, range.count));
-        inside += range.count;
+        inside = next;
     }
     text
 }
@@ -215,6 +219,18 @@ fn parse(text: &str, name: &str, uid: u32) -> Vec<Range> {
         .collect()
 }
 
+/// See [`crate::fuzzing`].
+///
+/// # Panics
+/// Where there are more ranges than lines, or an empty one.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn ranges_for_fuzzing(text: &str) {
+    let ranges = parse(text, "ann", 1000);
+    assert!(ranges.len() <= text.lines().count());
+    assert!(ranges.iter().all(|range| range.count > 0));
+    let _: String = map(1000, &ranges);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -254,5 +270,10 @@ mod tests {
             map(1000, &ranges),
             "0 1000 1 1 100000 65536 65537 300000 10"
         );
+        let all = [Range {
+            first: 1,
+            count: u32::MAX,
+        }];
+        assert_eq!(map(1000, &all), "0 1000 1");
     }
 }

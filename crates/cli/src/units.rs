@@ -119,10 +119,10 @@ pub(crate) fn parse_time(text: &str, now: i128) -> Result<i128, String> {
     }
     if text.bytes().all(|b| b.is_ascii_digit() || b == b'.') && !text.is_empty() {
         let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-        let seconds: i128 = seconds.parse().map_err(|_| bad_time(text))?;
+        let seconds: u64 = seconds.parse().map_err(|_| bad_time(text))?;
         let digits: String = format!("{fraction:0<9}").chars().take(9).collect();
         let nanos: i128 = digits.parse().map_err(|_| bad_time(text))?;
-        return Ok(seconds * 1_000_000_000 + nanos);
+        return Ok(i128::from(seconds) * 1_000_000_000 + nanos);
     }
     if let Ok(stamp) = text.parse::<jiff::Timestamp>() {
         return Ok(stamp.as_nanosecond());
@@ -377,6 +377,7 @@ mod tests {
         assert!(parse_time("2006-01-01", now).is_ok());
         assert!(parse_time("2006-01-01T10:11:12", now).is_ok());
         assert!(parse_time("soon", now).is_err());
+        assert!(parse_time("99999999999999999999999999999999999999", now).is_err());
     }
 
     #[test]

@@ -11,6 +11,8 @@ pub mod answer;
 mod error;
 mod etc;
 mod events;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod host_root;
 mod leases;
 mod names;

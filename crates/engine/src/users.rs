@@ -85,7 +85,7 @@ fn groups(group: &str) -> impl Iterator<Item = (&str, u32, &str)> {
     })
 }
 
-fn resolve(passwd: &str, group: &str, user: &str, extra: &[String]) -> Result<Identity> {
+pub(crate) fn resolve(passwd: &str, group: &str, user: &str, extra: &[String]) -> Result<Identity> {
     let (user, explicit) = match user.split_once(':') {
         Some((user, group)) => (user, Some(group)),
         None => (user, None),

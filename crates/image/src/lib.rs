@@ -20,6 +20,8 @@ mod commit;
 mod config;
 mod document;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod glob;
 mod id;
 mod image;

@@ -17,6 +17,8 @@ pub mod attach;
 pub mod detach_keys;
 mod error;
 mod exit;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod health;
 mod input;
 mod local;

@@ -17,7 +17,6 @@ mod child;
 mod error;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
-mod gate;
 mod init;
 mod parent;
 mod plan;
@@ -30,11 +29,9 @@ mod state;
 mod step;
 
 pub use error::Error;
-pub use gate::open_gate;
 pub use init::{init_main, is_init};
 pub use request::{
-    BoxError, Deviations, Exec, Gate, IdMapping, Lower, Map, Ownership, Prepare, Root, RunAs,
-    Start, Stdio, Target,
+    BoxError, Exec, IdMapping, Lower, Map, Ownership, Prepare, Root, RunAs, Start, Stdio, Target,
 };
 pub use state::{Clamp, Created, Creating, Running, exec};
 pub use step::Step;

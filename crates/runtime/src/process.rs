@@ -46,7 +46,7 @@ pub fn is_alive(pid: i32, started: u64) -> Result<bool, Errno> {
 }
 
 /// State and start time (field 22). The name, field 2, is in parentheses and may have anything in it.
-fn parse(stat: &str) -> Option<(char, u64)> {
+pub(crate) fn parse(stat: &str) -> Option<(char, u64)> {
     let rest = stat.get(stat.rfind(')')? + 1..)?;
     let mut fields = rest.split_ascii_whitespace();
     let state = fields.next()?.chars().next()?;

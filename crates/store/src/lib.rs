@@ -18,6 +18,8 @@ mod compress;
 mod directory;
 mod erofs;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod layer;
 mod options;
 mod pipeline;

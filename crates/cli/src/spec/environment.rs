@@ -26,7 +26,7 @@ pub(crate) fn environment(
     Ok(all)
 }
 
-fn variable(text: &str, caller: &Caller) -> Result<String, String> {
+pub(super) fn variable(text: &str, caller: &Caller) -> Result<String, String> {
     match text.split_once('=') {
         Some(("", _)) => Err(format!("{text:?} has no name before \"=\"")),
         Some(_) => Ok(text.to_owned()),
@@ -37,7 +37,7 @@ fn variable(text: &str, caller: &Caller) -> Result<String, String> {
 }
 
 /// The lines of an environment or label file: neither empty nor comments.
-fn lines(text: &str) -> Result<Vec<&str>, String> {
+pub(super) fn lines(text: &str) -> Result<Vec<&str>, String> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut lines = Vec::new();
     for line in text.lines().map(str::trim_start) {

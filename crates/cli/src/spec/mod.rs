@@ -7,6 +7,8 @@
 mod arguments;
 mod device;
 mod environment;
+#[cfg(feature = "fuzzing")]
+mod fuzzing;
 mod health;
 mod limits;
 mod mount;
@@ -21,6 +23,8 @@ use coracle_engine::request::{ContainerSpec, Log, Pull, Restart};
 
 pub(crate) use arguments::ContainerArguments;
 pub(crate) use environment::{environment, labels};
+#[cfg(feature = "fuzzing")]
+pub(crate) use fuzzing::options as options_for_fuzzing;
 pub(crate) use resources::ResourceArguments;
 
 use crate::error::Error;

@@ -68,7 +68,7 @@ fn process(pid: i32, boot: i128) -> Option<ProcessInfo> {
 
 const TICK: i128 = 10_000_000;
 
-fn parse(
+pub(crate) fn parse(
     pid: i32,
     uid: u32,
     stat: &str,

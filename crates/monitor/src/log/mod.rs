@@ -32,3 +32,22 @@ fn numbered(path: &std::path::Path, number: u32) -> PathBuf {
     name.push(format!(".{number}"));
     PathBuf::from(name)
 }
+
+/// One line of a log, and any text as a line.
+///
+/// # Panics
+/// Where a line is written in another way than it can be read again.
+#[cfg(feature = "fuzzing")]
+pub fn line_for_fuzzing(bytes: &[u8]) {
+    let mut written = Vec::new();
+    if let Some((text, stream, time)) = record::parse(bytes) {
+        record::append(&mut written, text.as_bytes(), stream, &time.to_string());
+        assert_eq!(record::parse(&written), Some((text, stream, time)));
+    }
+    written.clear();
+    let time = "2026-01-02T03:04:05.123456789Z";
+    record::append(&mut written, bytes, Stream::Stdout, time);
+    assert_eq!(written.iter().filter(|byte| **byte == b'\n').count(), 1);
+    let (text, ..) = record::parse(&written).expect("its own writing");
+    assert_eq!(text, String::from_utf8_lossy(bytes));
+}

@@ -18,6 +18,8 @@ mod compile;
 mod default_profile;
 mod emit;
 pub mod interpreter;
+#[cfg(any(test, feature = "fuzzing"))]
+mod naive;
 mod profile;
 mod rules;
 mod syscalls;
@@ -46,6 +48,22 @@ pub struct Program {
     pub instructions: Vec<Instruction>,
     /// `SECCOMP_FILTER_FLAG_*` for seccomp(2).
     pub flags: u32,
+}
+
+/// Compiles `profile` and compares the program with a naive reading of the document, around everything that it names:
+/// for fuzzing.
+///
+/// # Errors
+/// As [`compile`].
+///
+/// # Panics
+/// Where the program does not do what the document says.
+#[cfg(feature = "fuzzing")]
+pub fn compare(
+    profile: &oci_spec::runtime::LinuxSeccomp,
+    native: Architecture,
+) -> Result<Program, Error> {
+    naive::agree_on(&naive::near_numbers(profile), profile, native)
 }
 
 impl Program {

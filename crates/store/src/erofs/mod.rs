@@ -106,6 +106,28 @@ pub(crate) fn ingest(
     Ok(header)
 }
 
+/// Makes the header and the checksums of a damaged layer file fit its length and content, so that what is read after
+/// them is reached.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn seal(bytes: &mut [u8]) {
+    let length = bytes.len() as u64;
+    if bytes.len() < HEADER_SIZE {
+        return;
+    }
+    let offset = u64::from_le_bytes(bytes[40..48].try_into().unwrap_or_default());
+    if let Some(size) = length.checked_sub(offset) {
+        bytes[48..56].copy_from_slice(&size.to_le_bytes());
+    }
+    header::seal(bytes);
+    let superblock = SUPERBLOCK_OFFSET as usize..(SUPERBLOCK_OFFSET + BLOCK) as usize;
+    if let Some(block) = bytes.get_mut(superblock) {
+        block[..4].copy_from_slice(&layout::MAGIC.to_le_bytes());
+        block[4..8].fill(0);
+        let sum = layout::crc32c(!0, block);
+        block[4..8].copy_from_slice(&sum.to_le_bytes());
+    }
+}
+
 /// The header of a layer file.
 pub(crate) fn read_header(file: &File, path: &Path) -> Result<Header> {
     let damaged = |reason: &str| Error::Damaged {
