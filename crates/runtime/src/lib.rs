@@ -17,6 +17,7 @@ mod child;
 mod error;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod gate;
 mod init;
 mod parent;
 mod plan;
@@ -29,9 +30,11 @@ mod state;
 mod step;
 
 pub use error::Error;
+pub use gate::open_gate;
 pub use init::{init_main, is_init};
 pub use request::{
-    BoxError, Exec, IdMapping, Lower, Map, Ownership, Prepare, Root, RunAs, Start, Stdio, Target,
+    BoxError, Deviations, Exec, Gate, IdMapping, Lower, Map, Ownership, Prepare, Root, RunAs,
+    Start, Stdio, Target,
 };
 pub use state::{Clamp, Created, Creating, Running, exec};
 pub use step::Step;
