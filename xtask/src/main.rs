@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 mod bench;
+mod fuzz;
 mod layers;
 mod leaks;
 mod needs;
@@ -26,6 +27,8 @@ usage: cargo xtask <command>
   check                      lint, then test
   bench [--quick] [--json F] [--no-peers] [ID…]
                              measures the contracts of SPECIFICATION.md; with ids, only those
+  fuzz [--minutes N] [TARGET…]
+                             runs the fuzz targets, 10 minutes in all if nothing else is said
 ";
 
 fn main() -> ExitCode {
@@ -39,6 +42,10 @@ fn main() -> ExitCode {
         Some((&"check", [])) => suite::check(),
         Some((&"bench", rest)) => match bench::Options::parse(rest) {
             Ok(options) => bench::run(&options),
+            Err(reason) => return usage(&reason),
+        },
+        Some((&"fuzz", rest)) => match fuzz::Options::parse(rest) {
+            Ok(options) => fuzz::run(&options),
             Err(reason) => return usage(&reason),
         },
         Some((&("help" | "--help" | "-h"), _)) => {
