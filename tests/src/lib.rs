@@ -14,6 +14,7 @@ mod image;
 mod invocation;
 mod program;
 mod skip;
+pub mod soak;
 pub mod tar;
 mod terminal;
 mod user;

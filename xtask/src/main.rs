@@ -11,6 +11,7 @@ mod fuzz;
 mod layers;
 mod leaks;
 mod needs;
+mod soak;
 mod steps;
 mod suite;
 mod tally;
@@ -29,6 +30,8 @@ usage: cargo xtask <command>
                              measures the contracts of SPECIFICATION.md; with ids, only those
   fuzz [--minutes N] [TARGET…]
                              runs the fuzz targets, 10 minutes in all if nothing else is said
+  soak [--cycles N] [--workers N]
+                             10,000 cycles of run, exec and rm, 8 at once; fails on what grows with them
 ";
 
 fn main() -> ExitCode {
@@ -46,6 +49,10 @@ fn main() -> ExitCode {
         },
         Some((&"fuzz", rest)) => match fuzz::Options::parse(rest) {
             Ok(options) => fuzz::run(&options),
+            Err(reason) => return usage(&reason),
+        },
+        Some((&"soak", rest)) => match soak::parse(rest) {
+            Ok(plan) => soak::run(plan),
             Err(reason) => return usage(&reason),
         },
         Some((&("help" | "--help" | "-h"), _)) => {
