@@ -30,12 +30,12 @@ impl Platform {
     /// A platform from its parts, each brought to its usual spelling.
     pub fn new(os: &str, architecture: &str, variant: Option<&str>) -> Platform {
         let (architecture, implied) = normal_architecture(architecture);
-        let variant = match variant.filter(|variant| !variant.is_empty()) {
+        let variant = match variant.map(str::to_ascii_lowercase) {
             Some(variant) if variant.starts_with(|c: char| c.is_ascii_digit()) => {
                 Some(format!("v{variant}"))
             }
-            Some(variant) => Some(variant.to_ascii_lowercase()),
-            None => implied.map(str::to_owned),
+            Some(variant) if !variant.is_empty() => Some(variant),
+            _ => implied.map(str::to_owned),
         };
         Platform {
             os: os.to_ascii_lowercase(),
