@@ -1,10 +1,8 @@
 //! `lint`, `test` and `check`: the order of the steps, and the one line at the end.
 
-use std::fs;
-
 use crate::leaks::Snapshot;
-use crate::tally::{Allowed, Tally};
-use crate::{bench, layers, needs, steps, workspace};
+use crate::tally::{Tally, is_strict};
+use crate::{bench, layers, needs, steps};
 
 /// How much of the test suite runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -17,38 +15,55 @@ pub(crate) enum Extent {
 
 /// Layers, formatting, clippy.
 pub(crate) fn lint() -> bool {
-    let layers = layers::run();
-    let format = steps::passes(&["fmt", "--all", "--", "--check"]);
-    let clippy = steps::passes(&[
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--",
-        "-D",
-        "warnings",
-    ]);
-    layers && format && clippy
+    let mut tally = Tally::default();
+    layers_and_format(&mut tally);
+    clippy(&mut tally);
+    let allowed = tally.allowed_skips();
+    tally.finish(&allowed, is_strict())
 }
 
-/// Lint, then the full test; the test's count is the last line either way.
+/// What CI runs: lint, then the full test, whatever lint said; one report of both at the end.
 pub(crate) fn check() -> bool {
-    let lint = lint();
-    if !lint {
-        eprintln!("error: lint failed; the tests follow");
-    }
-    test(Extent::Full) && lint
+    let mut tally = Tally::default();
+    needs::install();
+    layers_and_format(&mut tally);
+    clippy(&mut tally);
+    build_and_test(tally, Extent::Full)
 }
 
 /// Everything that proves the tree: installs what is missing, runs all tests, and compares the host before and after.
 pub(crate) fn test(extent: Extent) -> bool {
     let mut tally = Tally::default();
     needs::install();
+    layers_and_format(&mut tally);
+    build_and_test(tally, extent)
+}
+
+fn layers_and_format(tally: &mut Tally) {
     tally.step("layers", layers::run());
     if steps::has("fmt") {
         tally.step("rustfmt", steps::passes(&["fmt", "--all", "--", "--check"]));
     } else {
         tally.skip("rustfmt", "not installed: rustup component add rustfmt");
     }
+}
+
+fn clippy(tally: &mut Tally) {
+    if !steps::has("clippy") {
+        return tally.skip("clippy", "not installed: rustup component add clippy");
+    }
+    let all = [
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ];
+    tally.step("clippy", steps::passes(&all));
+}
+
+fn build_and_test(mut tally: Tally, extent: Extent) -> bool {
     let built = steps::passes(&["build", "--release", "--bin", "coracle"]);
     tally.step("cargo build --release", built);
     // Without the binary the black-box tests can only repeat that failure.
@@ -58,32 +73,24 @@ pub(crate) fn test(extent: Extent) -> bool {
             Err(error) => tally.step(&format!("a temporary folder: {error}"), false),
         }
     }
-    let allowed = workspace().join(".ci/allowed-skips");
-    let allowed = fs::read_to_string(&allowed)
-        .map_err(|error| format!("{}: {error}", allowed.display()))
-        .and_then(|text| Allowed::parse(&text));
-    let allowed = allowed.unwrap_or_else(|reason| {
-        tally.step(&reason, false);
-        Vec::new()
-    });
-    let strict = std::env::var_os("CI").is_some_and(|value| value == "true" || value == "1");
-    tally.finish(&allowed, strict)
+    let allowed = tally.allowed_skips();
+    tally.finish(&allowed, is_strict())
 }
 
 fn run_tests(tally: &mut Tally, skip_log: &std::path::Path, extent: Extent) {
     let before = Snapshot::take();
-    let unit = ["--workspace", "--exclude", "coracle-tests"];
+    // What a test printed that passed is shown for the reasons of those that skip.
+    let unit = [
+        "--workspace",
+        "--exclude",
+        "coracle-tests",
+        "--",
+        "--show-output",
+    ];
     let unit = steps::test(&unit, skip_log);
-    let black_box = steps::test(&["--package", "coracle-tests"], skip_log);
     tally.add_cargo_test(&unit, std::path::Path::new("/dev/null"));
-    tally.failures.extend(black_box.failed.iter().cloned());
-    tally.add_cargo_test(
-        &crate::tally::CargoTest {
-            passed: black_box.passed,
-            failed: Vec::new(),
-        },
-        skip_log,
-    );
+    let black_box = steps::test(&["--package", "coracle-tests"], skip_log);
+    tally.add_cargo_test(&black_box, skip_log);
     if extent == Extent::Full {
         eprintln!("==> benchmark smoke");
         bench::smoke(tally);

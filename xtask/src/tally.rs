@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use crate::workspace;
+
 /// Counts over a whole run.
 #[derive(Default)]
 pub(crate) struct Tally {
@@ -32,12 +34,15 @@ impl Tally {
 
     /// Adds what one run of `cargo test` printed, of which the tests in the skip log passed only in name.
     pub(crate) fn add_cargo_test(&mut self, output: &CargoTest, skip_log: &Path) {
-        let skips: Vec<String> = fs::read_to_string(skip_log)
-            .unwrap_or_default()
-            .lines()
-            .filter_map(|line| line.strip_prefix("SKIP: "))
-            .map(str::to_owned)
-            .collect();
+        let log = fs::read_to_string(skip_log).unwrap_or_default();
+        let logged = log.lines().filter_map(|line| line.strip_prefix("SKIP: "));
+        let printed = output.skips.iter().map(String::as_str);
+        let skips: Vec<String> = logged.chain(printed).map(str::to_owned).collect();
+        self.add(output.passed, output.failed.clone(), skips);
+    }
+
+    /// Adds the results of a test program, in whose `passed` the tests that skipped are counted.
+    pub(crate) fn add(&mut self, passed: usize, failed: Vec<String>, skips: Vec<String>) {
         // A test may skip more than one thing; it is one test that did not prove what its name says.
         let mut tests: Vec<&str> = skips
             .iter()
@@ -45,9 +50,21 @@ impl Tally {
             .collect();
         tests.sort_unstable();
         tests.dedup();
-        self.passed += output.passed.saturating_sub(tests.len());
-        self.failures.extend(output.failed.iter().cloned());
+        self.passed += passed.saturating_sub(tests.len());
+        self.failures.extend(failed);
         self.skips.extend(skips);
+    }
+
+    /// Reads `.ci/allowed-skips`; a list that cannot be read allows nothing, and is a failure.
+    pub(crate) fn allowed_skips(&mut self) -> Vec<Allowed> {
+        let path = workspace().join(".ci/allowed-skips");
+        let allowed = fs::read_to_string(&path)
+            .map_err(|error| format!("{}: {error}", path.display()))
+            .and_then(|text| Allowed::parse(&text));
+        allowed.unwrap_or_else(|reason| {
+            self.step(&reason, false);
+            Vec::new()
+        })
     }
 
     /// Prints every failure and skip, then the last line; a skip that `allowed` does not list is a failure when
@@ -78,6 +95,11 @@ impl Tally {
         );
         self.failures.is_empty()
     }
+}
+
+/// Whether a skip that is not allowed is a failure, as it is in CI.
+pub(crate) fn is_strict() -> bool {
+    std::env::var_os("CI").is_some_and(|value| value == "true" || value == "1")
 }
 
 /// One line of .ci/allowed-skips: `<test or file::*>: <text that the reason contains>`.
@@ -122,6 +144,8 @@ pub(crate) struct CargoTest {
     pub(crate) passed: usize,
     /// Names of the tests that failed, and a line for anything else that went wrong.
     pub(crate) failed: Vec<String>,
+    /// What tests printed as `SKIP: test: reason`.
+    pub(crate) skips: Vec<String>,
 }
 
 impl CargoTest {
@@ -133,6 +157,9 @@ impl CargoTest {
             .and_then(|rest| rest.trim_end().strip_suffix("..."))
         {
             self.failed.push(name.trim_end().to_owned());
+        }
+        if let Some(skip) = line.strip_prefix("SKIP: ") {
+            self.skips.push(skip.to_owned());
         }
         if let Some(rest) = line.strip_prefix("test result: ") {
             let passed = rest
@@ -158,6 +185,7 @@ mod tests {
             "running 3 tests",
             "test a::works ... ok",
             "test a::breaks ... FAILED",
+            "SKIP: a::needs_more: not root",
             "test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
             "test result: ok. 7 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.00s",
         ] {
@@ -167,7 +195,8 @@ mod tests {
             seen,
             CargoTest {
                 passed: 8,
-                failed: vec!["a::breaks".to_owned()]
+                failed: vec!["a::breaks".to_owned()],
+                skips: vec!["a::needs_more: not root".to_owned()],
             }
         );
     }
@@ -184,12 +213,13 @@ mod tests {
         let mut tally = Tally::default();
         tally.add_cargo_test(
             &CargoTest {
-                passed: 5,
+                passed: 6,
                 failed: Vec::new(),
+                skips: vec!["c: no kernel".to_owned()],
             },
             &log,
         );
-        assert_eq!((tally.passed, tally.skips.len()), (3, 3));
+        assert_eq!((tally.passed, tally.skips.len()), (3, 4));
     }
 
     #[test]

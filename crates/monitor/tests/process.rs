@@ -41,6 +41,7 @@ fn main() {
         return;
     }
     let mut failed = 0;
+    let count = chosen.len();
     for (name, test) in chosen {
         let passed = std::thread::Builder::new()
             .name((*name).to_owned())
@@ -49,10 +50,12 @@ fn main() {
             .join()
             .is_ok();
         println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
-        failed += i32::from(!passed);
+        failed += usize::from(!passed);
     }
+    let result = if failed == 0 { "ok" } else { "FAILED" };
+    let (passed, others) = (count - failed, tests.len() - count);
+    println!("test result: {result}. {passed} passed; {failed} failed; {others} filtered out");
     if failed > 0 {
-        println!("{failed} failed");
         std::process::exit(101);
     }
 }

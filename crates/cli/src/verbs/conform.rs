@@ -26,7 +26,7 @@ pub(crate) struct Conform {
     /// Test with this image, in place of one that is made
     #[arg(long, value_name = "IMAGE")]
     image: Option<String>,
-    /// Directory on the block device whose rates are tested
+    /// Directory on the block device whose rates are tested (default: /var/tmp)
     #[arg(long, value_name = "DIR")]
     scratch: Option<String>,
 }
@@ -127,7 +127,13 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn make(parent: Option<&str>) -> Result<Self, Error> {
-        let parent = parent.map_or_else(std::env::temp_dir, PathBuf::from);
+        // The folder for temporary files is often in memory; this one is on a disk.
+        let on_disk = Path::new("/var/tmp");
+        let parent = match parent {
+            Some(parent) => PathBuf::from(parent),
+            None if on_disk.is_dir() => on_disk.to_owned(),
+            None => std::env::temp_dir(),
+        };
         let parent = std::fs::canonicalize(&parent).map_err(Error::file("find", parent))?;
         let path = parent.join(format!("coracle-conform-{}", std::process::id()));
         std::fs::create_dir(&path).map_err(Error::file("make", &path))?;

@@ -384,7 +384,7 @@ fn failed_start_is_returned() {
 
 fn output_can_be_reopened_by_its_owner() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIP: output_can_be_reopened_by_its_owner: needs root to give a pipe away");
+        println!("SKIP: output_can_be_reopened_by_its_owner: needs root to give a pipe away");
         return;
     }
     for fifos in [false, true] {
