@@ -255,6 +255,11 @@ impl Engine {
         }
     }
 
+    /// Unmounts the layers that the engine keeps mounted between containers, as a restart of the host does.
+    pub fn unmount_layers(&self) {
+        host::unmount(&self.run_root.join("layers"));
+    }
+
     /// What of this engine is still on the host although it has no containers any more.
     fn leftovers(&self) -> Vec<String> {
         let mut left: Vec<String> = host::mounts_under(self.dir.path())
@@ -292,11 +297,13 @@ impl Drop for Engine {
             if cleaned.is_err() {
                 eprintln!("cleaning up {} failed as well", self.dir.path().display());
             }
+            self.unmount_layers();
             return;
         }
         if self.root.exists() {
             self.remove_all();
         }
+        self.unmount_layers();
         // Monitors end a moment after their container.
         let end = Instant::now() + Duration::from_secs(10);
         loop {

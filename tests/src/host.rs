@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 use crate::skip;
 
 /// Whether the tests run as root; a visible skip where they do not.
@@ -49,6 +51,15 @@ pub fn mounts_under(dir: &Path) -> Vec<PathBuf> {
         .map(|point| PathBuf::from(point.replace("\\040", " ")))
         .filter(|point| point.starts_with(dir))
         .collect()
+}
+
+/// Takes the mount off `point`, if there is one.
+pub fn unmount(point: &Path) {
+    match rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH) {
+        // Not a mount, not there, or not root, who alone could have made one.
+        Ok(()) | Err(Errno::INVAL | Errno::NOENT | Errno::PERM) => {}
+        Err(error) => panic!("{} cannot be unmounted: {error}", point.display()),
+    }
 }
 
 /// The processes whose command line contains `path`, apart from this one.

@@ -221,6 +221,7 @@ fn after_a_restart_of_the_host_containers_are_exited_and_start_again() {
             || fs::read_to_string(format!("/proc/{pid}/stat"))
                 .is_ok_and(|stat| stat.contains(") Z "))
     });
+    engine.unmount_layers();
     fs::remove_dir_all(engine.run_root()).expect("it is ours");
     assert_eq!(
         engine.field("c1", "{{.State.Status}} {{.State.Running}}"),

@@ -4,7 +4,7 @@ use std::fs;
 
 use coracle_tests::tar::{Entry, Tar};
 use coracle_tests::{
-    BUSYBOX, Engine, busybox_archive, busybox_layer, docker_archive, oci_layout, sha256,
+    BUSYBOX, Engine, busybox_archive, busybox_layer, docker_archive, host, oci_layout, sha256, skip,
 };
 use serde_json::{Value, json};
 
@@ -148,6 +148,75 @@ fn image_in_use_is_kept_unless_forced() {
     engine.refuses("rmi busybox").err("user");
     engine.ok("rm user");
     engine.ok("rmi busybox");
+}
+
+/// The layers that the engine keeps mounted: name and superblock of each; `None` without a namespace for them.
+fn kept_layers(engine: &Engine) -> Option<Vec<(String, u64)>> {
+    use coracle_linux::namespace::MountVisit;
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::MetadataExt;
+    let pin = std::fs::File::open(engine.run_root().join("layers")).ok()?;
+    let look = || {
+        let _visit = MountVisit::enter(pin.as_fd()).expect("root may enter it");
+        let entries = std::fs::read_dir("/").expect("its root");
+        entries
+            .map(|entry| {
+                let entry = entry.expect("an entry");
+                let name = entry.file_name().to_string_lossy().into_owned();
+                (name, entry.metadata().expect("it is there").dev())
+            })
+            .collect()
+    };
+    Some(std::thread::scope(|scope| {
+        scope.spawn(look).join().expect("no panic")
+    }))
+}
+
+#[test]
+fn layer_is_mounted_once_for_all_containers_and_until_it_is_removed() {
+    if !host::root() {
+        skip("only root mounts layer files");
+        return;
+    }
+    let engine = Engine::new();
+    assert_eq!(kept_layers(&engine), None, "nothing is mounted for a load");
+    engine.ok(&format!("run --rm {BUSYBOX} true"));
+    let Some(first) = kept_layers(&engine) else {
+        skip("layers are directories on this kernel");
+        return;
+    };
+    assert_eq!(first.len(), 1, "{first:?}");
+    let runs: Vec<_> = (0..8)
+        .map(|_| engine.command(["run", "--rm", BUSYBOX, "true"]).spawn())
+        .collect();
+    for run in runs {
+        run.wait().success();
+    }
+    assert_eq!(
+        kept_layers(&engine).as_ref(),
+        Some(&first),
+        "the same superblock serves all, and with it one page cache"
+    );
+    let mounts = host::mounts_under(engine.dir());
+    assert_eq!(
+        mounts,
+        [engine.run_root().join("layers")],
+        "one on the host"
+    );
+    engine.ok(&format!("rmi {BUSYBOX}"));
+    assert_eq!(kept_layers(&engine), None, "the last layer takes it along");
+    assert_eq!(
+        host::mounts_under(engine.dir()),
+        Vec::<std::path::PathBuf>::new()
+    );
+}
+
+#[test]
+fn layer_that_was_unmounted_behind_our_back_is_mounted_again() {
+    let engine = Engine::new();
+    engine.ok(&format!("run --rm {BUSYBOX} true"));
+    engine.unmount_layers();
+    engine.ok(&format!("run --rm {BUSYBOX} true"));
 }
 
 #[test]

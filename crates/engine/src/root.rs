@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use coracle_runtime::{Lower, Map, Ownership, Root};
+use coracle_runtime::{KeptLayers, Lower, Map, Ownership, Root};
 use coracle_store::{IdMap, IdRange, LayerForm};
 
 use rustix::fs::Mode;
@@ -39,7 +39,18 @@ impl Engine {
             work: self.paths.work(&record.id),
             volatile: record.spec.auto_remove,
             ownership,
+            kept: (!self.config.rootless).then(|| self.kept_layers()),
         })
+    }
+
+    fn kept_layers(&self) -> KeptLayers {
+        KeptLayers::at(self.paths.kept_layers())
+    }
+
+    /// Unmounts layer files that the store does not have any more.
+    pub(crate) fn let_go_of_layers(&self) -> Result<()> {
+        let files = self.images()?.store().layer_files()?;
+        Ok(self.kept_layers().retain(&files)?)
     }
 
     /// The read-only layers, topmost first.

@@ -186,6 +186,9 @@ impl Paths {
     pub(crate) fn health(&self, id: &ContainerId) -> PathBuf {
         self.run_of(id).join("health.json")
     }
+    pub(crate) fn kept_layers(&self) -> PathBuf {
+        self.run.join("layers")
+    }
     pub(crate) fn ids(&self) -> PathBuf {
         self.run.join("ids")
     }

@@ -1,13 +1,14 @@
 //! Namespaces: their flags, leaving and joining them.
 //!
 //! A namespace is entered either by a process that never comes back (a child between clone and exec), or by a thread under a
-//! [`Visit`] that puts it back. A thread that cannot be put back ends the program: nothing may run on in a namespace that
-//! it does not know it is in.
+//! [`Visit`] or [`MountVisit`] that puts it back. A thread that cannot be put back ends the program: nothing may run on in
+//! a namespace that it does not know it is in.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
+use rustix::process::{chroot, fchdir};
 
 use crate::raw;
 
@@ -88,7 +89,7 @@ pub fn join(fd: BorrowedFd<'_>, flags: u64) -> Result<(), Errno> {
 
 /// A stay of the calling thread in other namespaces; dropping it brings the thread back.
 ///
-/// Not for mount, user and time namespaces, which a thread with siblings may not join. Coming back takes rights over the
+/// Not for mount namespaces ([`MountVisit`]), nor user and time namespaces, which a thread with siblings may not join. Coming back takes rights over the
 /// namespace that was left, so that only root of the first user namespace may visit.
 #[derive(Debug, Default)]
 pub struct Visit {
@@ -133,6 +134,58 @@ impl Drop for Visit {
                 // See the module's header.
                 std::process::abort();
             }
+        }
+    }
+}
+
+/// A stay of the calling thread in another mount namespace; dropping it brings the thread back, with the root and the
+/// working directory that it had.
+#[derive(Debug)]
+pub struct MountVisit {
+    namespace: OwnedFd,
+    root: OwnedFd,
+    working_directory: OwnedFd,
+    /// Its thread must drop it.
+    _thread: std::marker::PhantomData<*const ()>,
+}
+
+impl MountVisit {
+    /// Enters the mount namespace `fd`; root and working directory are then its root. From now on the thread's root
+    /// and working directory are its own (CLONE_FS), which the kernel wants of who joins a mount namespace.
+    ///
+    /// # Errors
+    /// As setns(2): EPERM without CAP_SYS_ADMIN over the namespace and CAP_SYS_ADMIN and CAP_SYS_CHROOT over the own
+    /// one; the thread is then where it was before the call.
+    pub fn enter(fd: BorrowedFd<'_>) -> Result<Self, Errno> {
+        let open = |path: &std::ffi::CStr, flags| {
+            openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty())
+        };
+        let namespace = open(c"/proc/thread-self/ns/mnt", OFlags::RDONLY)?;
+        let root = open(c"/", OFlags::PATH | OFlags::DIRECTORY)?;
+        let working_directory = open(c".", OFlags::PATH | OFlags::DIRECTORY)?;
+        unshare(libc::CLONE_FS as u64)?;
+        join(fd, MOUNT)?;
+        Ok(Self {
+            namespace,
+            root,
+            working_directory,
+            _thread: std::marker::PhantomData,
+        })
+    }
+
+    fn come_back(&self) -> Result<(), Errno> {
+        join(self.namespace.as_fd(), MOUNT)?;
+        fchdir(&self.root)?;
+        chroot(c".")?;
+        fchdir(&self.working_directory)
+    }
+}
+
+impl Drop for MountVisit {
+    fn drop(&mut self) {
+        if self.come_back().is_err() {
+            // See the module's header.
+            std::process::abort();
         }
     }
 }

@@ -19,6 +19,7 @@ mod error;
 pub mod fuzzing;
 mod gate;
 mod init;
+mod kept;
 mod parent;
 mod plan;
 pub mod process;
@@ -32,6 +33,7 @@ mod step;
 pub use error::Error;
 pub use gate::open_gate;
 pub use init::{init_main, is_init};
+pub use kept::KeptLayers;
 pub use request::{
     BoxError, Deviations, Exec, Gate, IdMapping, Lower, Map, Ownership, Prepare, Root, RunAs,
     Start, Stdio, Target,
@@ -43,6 +45,14 @@ pub use step::Step;
 #[must_use]
 pub fn all_capabilities() -> Vec<oci_spec::runtime::Capability> {
     resolve::all_capabilities()
+}
+
+/// The id maps (users, groups) of a user namespace, as seen from the caller's: what [`IdMapping::Join`] needs.
+///
+/// # Errors
+/// [`Error::Host`] when the namespace cannot be joined.
+pub fn maps_of(namespace: &std::os::fd::OwnedFd) -> Result<(Vec<Map>, Vec<Map>), Error> {
+    parent::maps_of_namespace(namespace)
 }
 
 /// The root file system of a container that does not run, as a detached mount with the ids that its files carry on the

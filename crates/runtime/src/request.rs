@@ -61,6 +61,8 @@ pub enum Root {
         volatile: bool,
         /// Whose ids the layers and the upper carry.
         ownership: Ownership,
+        /// Where layer files stay mounted for the next container; without it each is mounted for this one alone.
+        kept: Option<crate::KeptLayers>,
     },
 }
 

@@ -180,6 +180,7 @@ fn inner_ordinary_user() {
         work,
         volatile: false,
         ownership: Ownership::Outside,
+        kept: None,
     };
     let script = "id -u; cat /proc/self/uid_map /proc/self/setgroups; echo x > /root/new; echo y > /dev/null; \
                   cat /proc/kcore; hostname";
@@ -251,6 +252,7 @@ fn inner_outer_root() {
         work,
         volatile: false,
         ownership: Ownership::Outside,
+        kept: None,
     };
     // The kernel denies setgroups in a namespace of one id.
     let outcome = run_with(

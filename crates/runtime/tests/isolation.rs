@@ -487,6 +487,7 @@ fn a_volatile_upper_is_used_once() {
             work,
             volatile: true,
             ownership,
+            kept: None,
         }
     };
     let document = document(&["true"]);

@@ -1,5 +1,6 @@
 //! The store's directory: opening, blobs, layers (docs/format/store.md).
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -185,6 +186,30 @@ impl Store {
             )?;
         }
         Ok(any)
+    }
+
+    /// Device and inode of every layer file.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn layer_files(&self) -> Result<HashSet<(u64, u64)>> {
+        let directory = self.layers_directory();
+        let mut files = HashSet::new();
+        for name in names(&directory)? {
+            let path = directory.join(&name);
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "erofs")
+            {
+                match fs::symlink_metadata(&path) {
+                    Ok(file) => drop(files.insert((file.dev(), file.ino()))),
+                    // Somebody removes layers beside us.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(Error::io("inspect", &path)(error)),
+                }
+            }
+        }
+        Ok(files)
     }
 
     /// Where a layer is looked for, the store's own form first.

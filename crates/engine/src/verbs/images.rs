@@ -32,6 +32,7 @@ impl Engine {
         let removed = self
             .images()?
             .remove_with(reference, force, &|| Ok(self.image_uses()?))?;
+        self.let_go_of_layers()?;
         let mut lines = Vec::new();
         for name in &removed.untagged {
             lines.push(format!("Untagged: {}", name.familiar()));
@@ -59,6 +60,7 @@ impl Engine {
         let pruned = self
             .images()?
             .prune_with(all, &filter, &|| Ok(self.image_uses()?))?;
+        self.let_go_of_layers()?;
         let ids = pruned
             .removed
             .iter()

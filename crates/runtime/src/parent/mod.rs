@@ -3,8 +3,13 @@
 mod binds;
 mod ids;
 mod overlay;
+mod users;
+
+pub(crate) use overlay::mount_layer;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+pub(crate) use users::maps as maps_of_namespace;
 
 use coracle_linux::clone::{Birth, Entry, Process, Sharing};
 use coracle_linux::descriptor::Slot;

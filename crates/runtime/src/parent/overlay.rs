@@ -1,7 +1,7 @@
 //! The root file system, detached: a directory, or an overlay over layers.
 //!
 //! ```text
-//! layer files    fsopen("erofs"), source=FILE ──► mount ─┐
+//! layer files    fsopen("erofs"), or a kept copy ► mount ─┐
 //! layer dirs     open_tree(OPEN_TREE_CLONE) ────► mount ─┤ each id-mapped by the container's user namespace
 //! upper's parent open_tree(OPEN_TREE_CLONE) ────► mount ─┘
 //!                                                   └──► fsopen("overlay"), lowerdir+ …, upperdir, workdir ──► the root
@@ -26,9 +26,9 @@ use rustix::mount::{
 use rustix::process::{getegid, geteuid};
 
 use super::binds::CLONE;
-use crate::Error;
 use crate::request::{IdMapping, Lower, Ownership, Root};
 use crate::resolve::outside;
+use crate::{Error, KeptLayers};
 
 /// How layers are named to the kernel.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -79,8 +79,10 @@ pub(super) fn root(
             work,
             volatile,
             ownership,
+            kept,
         } => {
             let idmap = namespace.filter(|_| *ownership == Ownership::Inside);
+            let lowers = layers(lowers, kept.as_ref(), idmap)?;
             let overlay = Overlay::open(lowers, upper, work, *volatile, idmap, !initial)?;
             let creator = match (idmap, ids) {
                 (Some(_), IdMapping::Own { uids, gids } | IdMapping::Join { uids, gids, .. }) => {
@@ -123,17 +125,13 @@ struct Overlay<'a> {
 
 impl<'a> Overlay<'a> {
     fn open(
-        lowers: &[Lower],
+        lowers: Vec<OwnedFd>,
         upper_path: &'a Path,
         work_path: &Path,
         volatile: bool,
         idmap: Option<BorrowedFd<'_>>,
         user_attributes: bool,
     ) -> Result<Self, Error> {
-        let lowers = lowers
-            .iter()
-            .map(|lower| layer(lower, idmap))
-            .collect::<Result<_, _>>()?;
         let (common, upper_rest, work_rest) = common(upper_path, work_path);
         // One mount for both, which overlay insists on.
         let writable = open_tree(CWD, &common, CLONE)
@@ -339,43 +337,64 @@ fn log(context: &OwnedFd) -> String {
     all
 }
 
-/// A layer, as a mount of its own.
-fn layer(lower: &Lower, idmap: Option<BorrowedFd<'_>>) -> Result<OwnedFd, Error> {
-    match lower {
-        Lower::Directory(path) => {
-            let mount = open_tree(CWD, path, CLONE)
-                .map_err(|source| Error::host("opening the layer", path, source))?;
-            map(mount.as_fd(), idmap, path, Attributes::default())?;
-            Ok(mount)
-        }
-        Lower::Erofs(path) => {
-            let fail = |source| Error::Layer {
-                path: path.clone(),
-                message: String::new(),
-                source,
-            };
-            let context = fsopen(c"erofs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(fail)?;
-            // Through a descriptor, since a value has at most 255 bytes and a path may have more.
-            let file =
-                openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(fail)?;
-            fsconfig_set_string(
-                &context,
-                c"source",
-                format!("/proc/self/fd/{}", file.as_raw_fd()),
-            )
-            .map_err(fail)?;
-            fsconfig_create(&context).map_err(|source| Error::Layer {
-                path: path.clone(),
-                message: log(&context),
-                source,
-            })?;
-            let attributes = MountAttrFlags::from_bits_retain((RDONLY | NODEV) as u32);
-            let mount =
-                fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(fail)?;
-            map(mount.as_fd(), idmap, path, Attributes::default())?;
-            Ok(mount)
-        }
+/// The layers, each as a mount of its own.
+fn layers(
+    lowers: &[Lower],
+    kept: Option<&KeptLayers>,
+    idmap: Option<BorrowedFd<'_>>,
+) -> Result<Vec<OwnedFd>, Error> {
+    let files: Vec<&Path> = lowers
+        .iter()
+        .filter_map(|lower| match lower {
+            Lower::Erofs(file) => Some(file.as_path()),
+            Lower::Directory(_) => None,
+        })
+        .collect();
+    let mut mounted = match kept {
+        Some(kept) if !files.is_empty() => kept.copies(&files)?,
+        _ => files
+            .into_iter()
+            .map(mount_layer)
+            .collect::<Result<_, _>>()?,
     }
+    .into_iter();
+    lowers
+        .iter()
+        .map(|lower| {
+            let (path, mount) = match lower {
+                Lower::Directory(path) => (path, open_tree(CWD, path, CLONE)),
+                Lower::Erofs(path) => (path, mounted.next().ok_or(Errno::NOENT)),
+            };
+            let mount = mount.map_err(|source| Error::host("opening the layer", path, source))?;
+            map(mount.as_fd(), idmap, path, Attributes::default())?;
+            Ok(mount)
+        })
+        .collect()
+}
+
+/// Mounts a layer file, detached.
+pub(crate) fn mount_layer(path: &Path) -> Result<OwnedFd, Error> {
+    let fail = |source| Error::Layer {
+        path: path.to_owned(),
+        message: String::new(),
+        source,
+    };
+    let context = fsopen(c"erofs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(fail)?;
+    // Through a descriptor, since a value has at most 255 bytes and a path may have more.
+    let file = openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(fail)?;
+    fsconfig_set_string(
+        &context,
+        c"source",
+        format!("/proc/self/fd/{}", file.as_raw_fd()),
+    )
+    .map_err(fail)?;
+    fsconfig_create(&context).map_err(|source| Error::Layer {
+        path: path.to_owned(),
+        message: log(&context),
+        source,
+    })?;
+    let attributes = MountAttrFlags::from_bits_retain((RDONLY | NODEV) as u32);
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(fail)
 }
 
 fn map(
@@ -488,7 +507,9 @@ mod tests {
             );
             std::fs::create_dir(&upper).expect("upper");
             std::fs::create_dir(&work).expect("work");
-            let overlay = match Overlay::open(&lowers, &upper, &work, false, None, false) {
+            let opened = layers(&lowers, None, None)
+                .and_then(|lowers| Overlay::open(lowers, &upper, &work, false, None, false));
+            let overlay = match opened {
                 Err(Error::Host {
                     source: Errno::PERM,
                     ..

@@ -114,6 +114,7 @@ mod tests {
             work: "/u/work".into(),
             volatile: false,
             ownership: Ownership::Outside,
+            kept: None,
         };
         assert!(check(&root(500)).is_ok());
         assert!(
