@@ -11,6 +11,7 @@ mod door;
 mod error;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod oci;
 mod output;
 mod roles;
 mod rootless;
@@ -39,6 +40,7 @@ fn command() -> Result<u8, Error> {
     let mut arguments = std::env::args_os().skip(1).peekable();
     let (globals, first) = door::globals(&mut arguments)?;
     match first {
+        First::Verb(verb) if verb == oci::WORD => Ok(oci::main(arguments)),
         First::Help => output::print(&verbs::overview()).map(|()| 0),
         First::Version => verbs::print_version().map(|()| 0),
         First::Verb(verb) => verbs::dispatch(&verb, arguments, &Door::new(globals)),

@@ -1,7 +1,8 @@
 //! What this binary is besides the command: by the name it was executed under (`argv[0]`), the monitor of one container,
-//! the helper that writes into a running one, the mapper of an ordinary user's ids, or a container's init.
+//! the helper that writes into a running one, the mapper of an ordinary user's ids, or a container's init; and under a name
+//! that ends in `-oci`, an OCI runtime.
 //!
-//! None of them is for a user's hands. They are one binary with the command, so that one file is all there is to install.
+//! All but the last are not for a user's hands. They are one binary with the command, so that one file is all there is to install.
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
@@ -11,7 +12,7 @@ use coracle_engine::monitor::{Readiness, WindowSize};
 use coracle_engine::{Engine, EngineConfig, MonitorStreams, copy_helper};
 use rustix::fs::{FileType, Mode, OFlags};
 
-use crate::rootless;
+use crate::{oci, rootless};
 
 /// Plays the role that the name asks for; `None`: it is the command.
 pub(crate) fn play(mut arguments: impl Iterator<Item = OsString>) -> Option<u8> {
@@ -27,6 +28,7 @@ pub(crate) fn play(mut arguments: impl Iterator<Item = OsString>) -> Option<u8> 
                     .collect::<Vec<_>>(),
             )
         }
+        name if name.ends_with(oci::SUFFIX) => return Some(oci::main(arguments)),
         _ => return None,
     }
     let arguments: Vec<String> = arguments

@@ -8,6 +8,7 @@
 //! One file a verb below `verbs`; what several verbs share is named by its subject.
 
 pub mod answer;
+pub mod bundle;
 mod error;
 mod etc;
 mod events;

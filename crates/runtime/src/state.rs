@@ -191,6 +191,12 @@ impl Creating {
         Ok(self.network.get_or_init(|| fd).as_fd())
     }
 
+    /// Its start time, as [`process::start_time`] reads it.
+    #[must_use]
+    pub fn start_time(&self) -> u64 {
+        self.child.start_time
+    }
+
     /// What was lowered to what the host permits ([`Start::clamp`]).
     #[must_use]
     pub fn clamped(&self) -> &[Clamp] {

@@ -55,6 +55,17 @@ struct Relay {
     input: bool,
 }
 
+impl From<crate::bundle::Launched> for Exec {
+    /// A container's first process in the foreground of an OCI runtime: waited for as any other.
+    fn from(launched: crate::bundle::Launched) -> Exec {
+        Exec {
+            running: launched.running,
+            relays: Vec::new(),
+            detached: false,
+        }
+    }
+}
+
 impl Engine {
     /// Runs a command in a running container.
     ///

@@ -25,13 +25,18 @@ impl Engine {
         if pids.is_empty() {
             pids.push(run.pid);
         }
-        pids.sort_unstable();
-        let boot = state::now() - uptime_nanos()?;
-        Ok(pids
-            .into_iter()
-            .filter_map(|pid| process(pid, boot))
-            .collect())
+        table(pids)
     }
+}
+
+/// What /proc says of these processes, by pid; without those that have ended.
+pub(crate) fn table(mut pids: Vec<i32>) -> Result<Vec<ProcessInfo>> {
+    pids.sort_unstable();
+    let boot = state::now() - uptime_nanos()?;
+    Ok(pids
+        .into_iter()
+        .filter_map(|pid| process(pid, boot))
+        .collect())
 }
 
 /// Where no cgroup can be made (an ordinary user on cgroup v1): all that share the pid namespace with the first process,

@@ -14,7 +14,7 @@ use oci_spec::runtime::{
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::{Gid, Uid};
 
-use super::{Host, capabilities, host, string};
+use super::{Host, capabilities, host, null, string};
 use crate::plan::{Command, Identity, PRESERVED, Terminal};
 use crate::request::{IdMapping, Map, RunAs, Stdio};
 use crate::state::Clamp;
@@ -199,7 +199,10 @@ pub(super) fn resolve(
             stdin,
             stdout,
             stderr,
-        } => (None, Some([stdin.into(), stdout.into(), stderr.into()])),
+        } => {
+            let [stdin, stdout, stderr] = [stdin, stdout, stderr].map(null::harmless);
+            (None, Some([stdin?.into(), stdout?.into(), stderr?.into()]))
+        }
     };
     let program = match filter {
         Some(filter) => Some(seccomp::compile(filter, seccomp::Architecture::native()?)?),

@@ -11,6 +11,7 @@ mod host;
 mod limits;
 mod mounts;
 mod namespaces;
+mod null;
 mod options;
 mod root;
 mod sysctl;
@@ -29,6 +30,7 @@ pub(crate) use capabilities::all as all_capabilities;
 pub(crate) use command::{INIT, Process, identity};
 pub(crate) use host::{Host, outside};
 pub(crate) use limits::{Raise, own_oom_score_adj};
+pub(crate) use namespaces::maps_of;
 
 use crate::Error;
 use crate::plan::{Container, Gate, Join, Place, Plan};
@@ -198,7 +200,7 @@ pub(crate) fn start(start: Start<'_>) -> Result<(Plan, Work<'_>), Error> {
         sysctls,
     };
     if (container.host_name.is_some() || container.domain_name.is_some())
-        && !spaces.owns(namespace::UTS)
+        && !spaces.has(namespace::UTS)
     {
         return Err(Error::invalid(
             "hostname",

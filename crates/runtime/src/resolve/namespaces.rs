@@ -253,7 +253,7 @@ pub(super) fn of_target(pid: i32, proc: &Proc) -> Result<Joined, Error> {
     })
 }
 
-fn maps_of(proc: &Proc, pid: i32, name: &str) -> Result<Vec<Map>, Error> {
+pub(crate) fn maps_of(proc: &Proc, pid: i32, name: &str) -> Result<Vec<Map>, Error> {
     let path = format!("{pid}/{name}");
     let text = proc
         .read(&path)

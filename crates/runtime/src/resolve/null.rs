@@ -1,0 +1,83 @@
+//! The host's null device as a standard stream.
+//!
+//! A stream is a handle on the node as well as on the device: a container with the host's ids could give /dev/null another
+//! mode or owner through it, for the whole host. So such a stream is opened again from a read-only mount of its node,
+//! which refuses that, and through which the device is read and written as before. Terminals are of no concern: one that is
+//! not the container's own is never handed in.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use coracle_linux::mount::{Attributes, RDONLY, set_attributes};
+use coracle_linux::procfs;
+use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat, major};
+use rustix::io::Errno;
+use rustix::mount::{OpenTreeFlags, open_tree};
+use rustix::process::geteuid;
+
+use crate::Error;
+
+/// The major number of null, zero, full, random and urandom.
+const MEMORY: u32 = 1;
+
+/// The stream itself, or in place of one of the host's memory devices a handle that cannot change the node.
+pub(super) fn harmless(stream: OwnedFd) -> Result<OwnedFd, Error> {
+    let fail = |source| Error::host("opening through a read-only mount", "/dev/null", source);
+    let status = fstat(&stream).map_err(fail)?;
+    let device = FileType::from_raw_mode(status.st_mode) == FileType::CharacterDevice
+        && major(status.st_rdev) == MEMORY;
+    // Whoever does not own the node outside does not own it inside.
+    if !device || status.st_uid != geteuid().as_raw() {
+        return Ok(stream);
+    }
+    through_read_only_mount(&stream).map_err(fail)
+}
+
+fn through_read_only_mount(stream: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let access = fcntl_getfl(stream)? & OFlags::RWMODE;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    let mount = open_tree(stream, c"", flags)?;
+    let attributes = Attributes {
+        set: RDONLY,
+        ..Attributes::default()
+    };
+    set_attributes(mount.as_fd(), false, attributes, None)?;
+    procfs::reopen(mount.as_fd(), access | OFlags::NOCTTY | OFlags::CLOEXEC)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{CWD, Mode, fchmod, open};
+
+    use super::*;
+
+    #[test]
+    fn null_device_is_written_but_not_changed_and_other_streams_are_left_alone() {
+        let null = open(c"/dev/null", OFlags::RDWR, Mode::empty()).expect("it is there");
+        let owned = fstat(&null).expect("open").st_uid == geteuid().as_raw();
+        match harmless(null) {
+            Err(error) => assert!(
+                matches!(
+                    error,
+                    Error::Host {
+                        source: Errno::PERM,
+                        ..
+                    }
+                ),
+                "only for want of the right to mount: {error}"
+            ),
+            Ok(null) => {
+                assert_eq!(rustix::io::write(&null, b"x"), Ok(1));
+                if owned {
+                    assert_eq!(fchmod(&null, Mode::from_raw_mode(0o666)), Err(Errno::ROFS));
+                }
+            }
+        }
+        let file = rustix::fs::openat(CWD, c"/proc/self/status", OFlags::RDONLY, Mode::empty());
+        let file = file.expect("procfs");
+        let number = std::os::fd::AsRawFd::as_raw_fd(&file);
+        let same = harmless(file).expect("nothing to do");
+        assert_eq!(std::os::fd::AsRawFd::as_raw_fd(&same), number);
+    }
+}
