@@ -155,6 +155,7 @@ fn fuzz(name: &str, share: Duration) -> Result<Vec<String>, String> {
             "-print_final_stats=1",
             "-use_value_profile=1",
         ])
+        .arg(format!("-dict={}", fuzz.join("dictionary").display()))
         .arg(format!("-artifact_prefix={}/", found.display()))
         .arg(&corpus)
         .arg(fuzz.join("seeds").join(name))

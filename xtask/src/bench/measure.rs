@@ -54,6 +54,32 @@ pub(super) fn time_all(commands: Vec<Command>) -> Duration {
     start.elapsed()
 }
 
+/// The most memory that `command` itself held at any moment, in MiB, without what it started. Panics when it fails.
+pub(super) fn peak_mib(command: &mut Command) -> f64 {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let status_file = format!("/proc/{}/status", child.id());
+    let mut kb = 0_u64;
+    loop {
+        // The kernel keeps the high-water mark: what is missed is at most what came in the last millisecond.
+        let text = std::fs::read_to_string(&status_file).unwrap_or_default();
+        let mark = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        kb = kb.max(
+            mark.and_then(|rest| rest.split_whitespace().next()?.parse().ok())
+                .unwrap_or(0),
+        );
+        if let Some(status) = child.try_wait().expect("a child can be waited for") {
+            assert!(status.success() && kb > 0, "{command:?}: {status}, {kb} kB");
+            return kb as f64 / 1024.0;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// In milliseconds.
 pub(super) fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
