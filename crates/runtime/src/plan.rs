@@ -7,8 +7,8 @@
 //!
 //! ```text
 //! word  writer  meaning
-//! 0     both    LIFE: 1 under way, 2 in its namespaces, 3 before the pivot, if hooks run there, 4 created; the kernel: 0 at
-//!               exec and exit
+//! 0     both    LIFE: 1 under way, 2 in its namespaces, 3 before the pivot, if hooks run there, 4 created, 5 waiting
+//!               at its gate without a parent; the kernel: 0 at exec and exit
 //! 1     parent  IDS: 1 when the id maps are written
 //! 2     parent  ROOT: 1 when root, bind sources and devices are in their slots
 //! 3     parent  START: 1 when the command may be executed
@@ -55,6 +55,7 @@ pub(crate) mod life {
     pub(crate) const IN_NAMESPACES: u32 = 2;
     pub(crate) const BEFORE_PIVOT: u32 = 3;
     pub(crate) const CREATED: u32 = 4;
+    pub(crate) const RELEASED: u32 = 5;
 }
 
 /// The whole.

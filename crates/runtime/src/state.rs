@@ -341,6 +341,10 @@ impl Created {
                 "the process has no gate that could start it",
             ));
         }
+        // Until it says so, it dies with us.
+        futex::set(plan.mailbox.word(word::START), 1);
+        self.child.wait_for(life::RELEASED)?;
+        let plan = self.child.process.plan();
         let terminal = plan.mailbox.take(word::TERMINAL).map(OwnedFd::from);
         plan.command.close_streams();
         let Child {

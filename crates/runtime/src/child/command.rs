@@ -13,7 +13,7 @@ use rustix::thread::Uid;
 use super::console::open_peer;
 use super::{Never, WATCH, Walk};
 use crate::gate;
-use crate::plan::{Command, Executable, Identity, PRESERVED, Place, word};
+use crate::plan::{Command, Executable, Identity, PRESERVED, Place, life, word};
 use crate::step::Step;
 
 impl Walk<'_> {
@@ -148,7 +148,7 @@ impl Walk<'_> {
         }
         let last = last_number(command);
         // The numbers that are given out end below this one.
-        let floor = last + 2;
+        let floor = last + 3;
         // First out of the way, all of them: a source may have the number that another one gets.
         let mut moved = [const { None }; 3 + PRESERVED];
         for number in 0..last as usize {
@@ -167,11 +167,15 @@ impl Walk<'_> {
             None => self.plan.parent.as_fd(),
         };
         let kept = process::duplicate_above(kept, floor)?;
-        let outcome = match &command.gate {
-            Some(gate) => Some(process::duplicate_above(
-                gate.outcome.borrow().ok_or(Errno::BADF)?,
-                floor,
-            )?),
+        // With a gate, two more: where it says what failed, and its parent until it is released.
+        let beside = match &command.gate {
+            Some(gate) => {
+                let outcome = gate.outcome.borrow().ok_or(Errno::BADF)?;
+                Some([
+                    process::duplicate_above(outcome, floor)?,
+                    process::duplicate_above(self.plan.parent.as_fd(), floor)?,
+                ])
+            }
             None => None,
         };
         for (number, source) in moved.iter().flatten().enumerate() {
@@ -179,12 +183,12 @@ impl Walk<'_> {
         }
         process::duplicate_to(kept.as_fd(), last, true)?;
         let mut open = last + 1;
-        if let Some(outcome) = &outcome {
-            process::duplicate_to(outcome.as_fd(), open, true)?;
+        for fd in beside.iter().flatten() {
+            process::duplicate_to(fd.as_fd(), open, true)?;
             open += 1;
         }
-        // What `moved`, `kept`, `outcome` and `peer` own is closed here; they must not close numbers that may be new by then.
-        std::mem::forget((moved, kept, outcome, peer));
+        // What `moved`, `kept`, `beside` and `peer` own is closed here; they must not close numbers that may be new by then.
+        std::mem::forget((moved, kept, beside, peer));
         process::close_from(open)?;
         Ok(process::adopt(last))
     }
@@ -199,8 +203,12 @@ impl Walk<'_> {
 
     fn wait_for_leave(&self, command: &Command, kept: BorrowedFd<'_>) -> Result<(), Errno> {
         if command.gate.is_some() {
-            // The parent may go away while the gate is shut.
+            let parent = process::adopt(last_number(command) + 2);
+            self.wait_for_start(parent.as_fd())?;
+            // The parent goes away while the gate is shut, as soon as it reads this.
             set_parent_process_death_signal(None)?;
+            drop(parent);
+            futex::set(self.plan.mailbox.word(word::LIFE), life::RELEASED);
             let mut byte = [0u8; 1];
             loop {
                 match read(kept, &mut byte) {
@@ -209,8 +217,13 @@ impl Walk<'_> {
                 }
             }
         }
+        self.wait_for_start(kept)
+    }
+
+    /// Waits for the parent's word, or its end.
+    fn wait_for_start(&self, parent: BorrowedFd<'_>) -> Result<(), Errno> {
         while futex::wait_while(self.plan.mailbox.word(word::START), 0, Some(WATCH)) == 0 {
-            if coracle_linux::pidfd::has_ended(kept)? {
+            if coracle_linux::pidfd::has_ended(parent)? {
                 return Err(Errno::SRCH);
             }
         }
