@@ -16,6 +16,7 @@ mod steps;
 mod suite;
 mod tally;
 mod unsafe_code;
+mod vm;
 
 const USAGE: &str = "\
 usage: cargo xtask <command>
@@ -28,6 +29,9 @@ usage: cargo xtask <command>
   check                      lint, then test
   bench [--quick] [--json F] [--no-peers] [ID…]
                              measures the contracts of SPECIFICATION.md; with ids, only those
+  vm [--kernel 6.1|6.12|newest|all] [--root|--user] [--refresh] [TEST…]
+                             the test suite and `coracle conform` on Debian's kernels, in QEMU without KVM; a TEST is
+                             PROGRAM, PACKAGE/PROGRAM or either with ::NAME (`limits`, `runtime/exec::late`)
   fuzz [--minutes N] [TARGET…]
                              runs the fuzz targets, 10 minutes in all if nothing else is said
   soak [--cycles N] [--workers N]
@@ -35,6 +39,9 @@ usage: cargo xtask <command>
 ";
 
 fn main() -> ExitCode {
+    if let Some(code) = vm::guest::run_if_inside() {
+        return code;
+    }
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let passed = match words.split_first() {
@@ -49,6 +56,10 @@ fn main() -> ExitCode {
         },
         Some((&"fuzz", rest)) => match fuzz::Options::parse(rest) {
             Ok(options) => fuzz::run(&options),
+            Err(reason) => return usage(&reason),
+        },
+        Some((&"vm", rest)) => match vm::Options::parse(rest) {
+            Ok(options) => vm::run(&options),
             Err(reason) => return usage(&reason),
         },
         Some((&"soak", rest)) => match soak::parse(rest) {

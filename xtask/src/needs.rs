@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// A program, and the Debian package that has it.
-const PROGRAMS: [(&str, &str); 10] = [
+const PROGRAMS: [(&str, &str); 11] = [
     ("busybox", "busybox-static"),
     ("newuidmap", "uidmap"),
     ("setpriv", "util-linux"),
@@ -16,6 +16,7 @@ const PROGRAMS: [(&str, &str); 10] = [
     ("nft", "nftables"),
     ("cc", "gcc"),
     ("tar", "tar"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
 ];
 
 /// Installs what is missing; says what could not be.
