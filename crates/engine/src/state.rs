@@ -207,6 +207,16 @@ impl Lock {
         Self::take(directory, FlockOperation::LockExclusive)
     }
 
+    /// Makes the directory and takes its lock; again, if a sweep took the directory for a leftover before the lock was taken.
+    pub(crate) fn make(directory: &Path) -> Result<Lock> {
+        loop {
+            make_directory(directory)?;
+            if let Some(lock) = Self::wait(directory)? {
+                return Ok(lock);
+            }
+        }
+    }
+
     /// Takes it if it is free: `Ok(Some)`; `Ok(None)` if the directory is gone; held by another: `Err(Held)`.
     pub(crate) fn try_now(directory: &Path) -> Result<Result<Option<Lock>, Held>> {
         Self::without_waiting(directory, FlockOperation::NonBlockingLockExclusive)
@@ -441,6 +451,28 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let gone = directory.path().join("gone");
         assert!(Lock::wait(&gone).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_made_and_locked_is_there_however_often_it_is_swept_before() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("made");
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    if let Ok(Some(_lock)) = Lock::try_now(&path).unwrap() {
+                        delete_tree(&path).unwrap();
+                    }
+                }
+            });
+            for _ in 0..2000 {
+                let lock = Lock::make(&path).unwrap();
+                assert!(path.exists());
+                drop(lock);
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
     }
 
     #[test]

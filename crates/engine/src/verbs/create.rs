@@ -48,8 +48,7 @@ impl Engine {
         spec::seccomp(&spec)?;
         let id = new_id()?;
         let directory = self.paths.container(&id);
-        state::make_directory(&directory)?;
-        let _lock = Lock::wait(&directory)?;
+        let _lock = Lock::make(&directory)?;
         let made = self.make(&id, spec, process, image, &config);
         match made {
             Ok(record) => {
