@@ -7,6 +7,9 @@
 //!                                                   └──► fsopen("overlay"), lowerdir+ …, upperdir, workdir ──► the root
 //! ```
 //!
+//! Before Linux 6.15 overlay takes only mounts of the caller's mount namespace: there a thread attaches them in one that
+//! ends with it.
+//!
 //! Overlay writes to its upper with the ids of whoever created it. Under an id mapping the host's root is nobody there, so the
 //! overlay has to be created with the file system ids of the container's root, or it is silently read-only. Changing those
 //! drops capabilities from the effective set, which are put back before the creation.
@@ -16,37 +19,25 @@ use std::path::{Path, PathBuf};
 
 use coracle_linux::mount::{Attributes, NODEV, RDONLY, set_attributes};
 use coracle_linux::{namespace, process};
-use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, openat};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, mkdirat, openat, symlinkat};
 use rustix::io::{Errno, read};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, OpenTreeFlags,
-    fsconfig_create, fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
-    mount, mount_change, open_tree,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, fsconfig_create, fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string,
+    fsmount, fsopen, mount, mount_change, move_mount, open_tree,
 };
-use rustix::process::{getegid, geteuid};
+use rustix::process::{chdir, getegid, geteuid};
 
 use super::binds::CLONE;
 use crate::request::{IdMapping, Lower, Ownership, Root};
 use crate::resolve::outside;
 use crate::{Error, KeptLayers};
 
-/// How layers are named to the kernel.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Api {
-    /// By descriptors (Linux 6.13).
-    Descriptors,
-    /// One by one, as paths of /proc/self/fd (Linux 6.8).
-    Paths,
-    /// All in one string of mount(2), in a mount namespace that nobody sees.
-    Classic,
-}
-
 /// A root that was made.
 pub(super) struct Made {
     /// The detached mount.
     pub(super) root: OwnedFd,
-    /// Mounts that it has references of its own to. Letting go of one makes the kernel wait for every processor, so
-    /// that is for when nobody waits for us.
+    /// Mounts that it has references of its own to: of each layer, and of the upper.
     pub(super) spent: Vec<OwnedFd>,
 }
 
@@ -117,6 +108,9 @@ struct Overlay<'a> {
     work: OwnedFd,
     /// The mount that both are on, which goes away with its descriptor.
     writable: OwnedFd,
+    /// Where on it they are.
+    upper_rest: PathBuf,
+    work_rest: PathBuf,
     upper_path: &'a Path,
     volatile: bool,
     /// Overlay's own attributes are kept in `user.overlay.*`.
@@ -147,6 +141,8 @@ impl<'a> Overlay<'a> {
             upper: open(&upper_rest, upper_path)?,
             work: open(&work_rest, work_path)?,
             writable,
+            upper_rest,
+            work_rest,
             upper_path,
             volatile,
             user_attributes,
@@ -154,18 +150,11 @@ impl<'a> Overlay<'a> {
     }
 
     fn make(&self, creator: Option<(u32, u32)>) -> Result<OwnedFd, Error> {
-        let mut last = Errno::INVAL;
-        for api in [Api::Descriptors, Api::Paths, Api::Classic] {
-            match self.make_by(api, creator) {
-                // A kernel that does not know this way of naming layers says that the argument is invalid.
-                Err(Failure::Naming(source)) => last = source,
-                Err(Failure::Creating(source, message)) => {
-                    return Err(self.refused(source, message));
-                }
-                Ok(root) => return Ok(root),
-            }
-        }
-        Err(self.refused(last, String::new()))
+        let made = match self.make_detached(creator) {
+            Err(failure) if failure.is_for_want_of_a_newer_kernel() => self.make_attached(creator),
+            made => made,
+        };
+        made.map_err(|failure| self.refused(failure.source, failure.message))
     }
 
     /// The mounts that it was made from.
@@ -195,39 +184,35 @@ impl<'a> Overlay<'a> {
         }
     }
 
-    fn make_by(&self, api: Api, creator: Option<(u32, u32)>) -> Result<OwnedFd, Failure> {
-        if api == Api::Classic {
-            return self.make_classic(creator);
-        }
-        let direct = |source| Failure::Creating(source, String::new());
-        let context = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(direct)?;
-        fsconfig_set_string(&context, c"source", c"overlay").map_err(direct)?;
-        let name = |key: &std::ffi::CStr, fd: &OwnedFd| match api {
-            Api::Descriptors => fsconfig_set_fd(&context, key, fd),
-            _ => fsconfig_set_string(&context, key, format!("/proc/self/fd/{}", fd.as_raw_fd())),
+    /// By descriptors (Linux 6.13) of mounts that are in no mount namespace (Linux 6.15).
+    fn make_detached(&self, creator: Option<(u32, u32)>) -> Result<OwnedFd, Failure> {
+        let context = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        let said = |source| Failure {
+            source,
+            message: log(&context),
         };
+        fsconfig_set_string(&context, c"source", c"overlay").map_err(said)?;
         for lower in &self.lowers {
-            name(c"lowerdir+", lower).map_err(|error| named(error, &context))?;
+            fsconfig_set_fd(&context, c"lowerdir+", lower).map_err(said)?;
         }
-        name(c"upperdir", &self.upper).map_err(|error| named(error, &context))?;
-        name(c"workdir", &self.work).map_err(|error| named(error, &context))?;
+        fsconfig_set_fd(&context, c"upperdir", &self.upper).map_err(said)?;
+        fsconfig_set_fd(&context, c"workdir", &self.work).map_err(said)?;
         for (key, value) in self.options() {
             match value {
                 Some(value) => fsconfig_set_string(&context, key, value),
                 None => fsconfig_set_flag(&context, key),
             }
-            .map_err(|error| Failure::Creating(error, log(&context)))?;
+            .map_err(said)?;
         }
         {
-            let _creator = Creator::become_(creator).map_err(direct)?;
-            fsconfig_create(&context).map_err(|error| Failure::Creating(error, log(&context)))?;
+            let _creator = Creator::become_(creator)?;
+            fsconfig_create(&context).map_err(said)?;
         }
-        fsmount(
+        Ok(fsmount(
             &context,
             FsMountFlags::FSMOUNT_CLOEXEC,
             MountAttrFlags::empty(),
-        )
-        .map_err(direct)
+        )?)
     }
 
     /// No redirects and no copies of metadata alone: a layer that is made from the upper must mean the same elsewhere.
@@ -246,16 +231,11 @@ impl<'a> Overlay<'a> {
         options
     }
 
-    /// mount(2) wants a place; a thread with a mount namespace of its own has one that nobody else sees.
-    fn make_classic(&self, creator: Option<(u32, u32)>) -> Result<OwnedFd, Failure> {
-        let path = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
-        let layers: Vec<String> = self.lowers.iter().map(path).collect();
-        let mut data = format!(
-            "lowerdir={},upperdir={},workdir={}",
-            layers.join(":"),
-            path(&self.upper),
-            path(&self.work)
-        );
+    /// By mount(2), of mounts in a namespace that nobody else sees: a thread of its own makes one and attaches them there.
+    /// Relative names of one or two letters keep 500 layers within the page that options may have.
+    fn make_attached(&self, creator: Option<(u32, u32)>) -> Result<OwnedFd, Failure> {
+        let names: Vec<String> = (0..self.lowers.len()).map(|n| n.to_string()).collect();
+        let mut data = format!("lowerdir={},upperdir=u,workdir=w", names.join(":"));
         for (key, value) in self.options() {
             data.push(',');
             data.push_str(key);
@@ -266,56 +246,70 @@ impl<'a> Overlay<'a> {
         }
         // One page, with the null.
         if data.len() >= 4096 {
-            return Err(Failure::Creating(
-                Errno::TOOBIG,
-                "too many layers for this kernel's mount(2)".to_owned(),
-            ));
-        }
-        std::thread::scope(|scope| {
-            let made = scope.spawn(|| -> Result<OwnedFd, Errno> {
-                namespace::unshare_mounts()?;
-                mount_change(
-                    c"/",
-                    MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-                )?;
-                let place = c"/proc";
-                {
-                    let _creator = Creator::become_(creator)?;
-                    let data = std::ffi::CString::new(data.as_str()).map_err(|_| Errno::INVAL)?;
-                    mount(
-                        c"overlay",
-                        place,
-                        c"overlay",
-                        MountFlags::empty(),
-                        data.as_c_str(),
-                    )?;
-                }
-                open_tree(CWD, place, CLONE)
+            return Err(Failure {
+                source: Errno::TOOBIG,
+                message: "too many layers for this kernel's mount(2)".to_owned(),
             });
-            // A panic there is a bug here.
-            made.join()
-                .unwrap_or(Err(Errno::CANCELED))
-                .map_err(|error| Failure::Creating(error, String::new()))
-        })
+        }
+        let data = std::ffi::CString::new(data).map_err(|_| Errno::INVAL)?;
+        let attach = || -> Result<OwnedFd, Errno> {
+            // Gives this thread a working directory of its own, too.
+            namespace::unshare_mounts()?;
+            let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+            mount_change(c"/", private)?;
+            // A place that every root has, and that nothing here is looked up below.
+            let flags = MountFlags::empty();
+            mount(c"tmpfs", c"/proc", c"tmpfs", flags, c"mode=700")?;
+            chdir(c"/proc")?;
+            let mode = Mode::from_raw_mode(0o755);
+            let attach = |mount: &OwnedFd, name: &str| {
+                mkdirat(CWD, name, mode)?;
+                let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+                move_mount(mount, c"", CWD, name, flags)
+            };
+            for (lower, name) in self.lowers.iter().zip(&names) {
+                attach(lower, name)?;
+            }
+            attach(&self.writable, "writable")?;
+            // Links instead of names, which could hold the commas and colons of the options' own syntax.
+            symlinkat(Path::new("writable").join(&self.upper_rest), CWD, c"u")?;
+            symlinkat(Path::new("writable").join(&self.work_rest), CWD, c"w")?;
+            mkdirat(CWD, c"root", mode)?;
+            {
+                let _creator = Creator::become_(creator)?;
+                mount(c"overlay", c"root", c"overlay", flags, data.as_c_str())?;
+            }
+            open_tree(CWD, c"root", CLONE)
+        };
+        Ok(coracle_linux::process::in_thread(attach)??)
     }
 }
 
-/// Why a way did not work.
-enum Failure {
-    /// The kernel does not know how the layers were named.
-    Naming(Errno),
-    /// It knew, and refused; with its own words.
-    Creating(Errno, String),
+/// Why it could not be made, and the kernel's own words on it, if it has any.
+#[derive(Debug)]
+struct Failure {
+    source: Errno,
+    message: String,
 }
 
-/// An unknown key is EINVAL as well as a layer that overlay does not take; only the latter leaves a message about
-/// overlay.
-fn named(error: Errno, context: &OwnedFd) -> Failure {
-    let message = log(context);
-    if error == Errno::INVAL && (message.is_empty() || message.contains("Unknown parameter")) {
-        Failure::Naming(error)
-    } else {
-        Failure::Creating(error, message)
+impl From<Errno> for Failure {
+    fn from(source: Errno) -> Self {
+        Self {
+            source,
+            message: String::new(),
+        }
+    }
+}
+
+impl Failure {
+    /// Descriptors are "not supported" before 6.5 and an "unknown parameter" before 6.13; a mount that is in no mount
+    /// namespace is invalid without a word before 6.15.
+    fn is_for_want_of_a_newer_kernel(&self) -> bool {
+        match self.source {
+            Errno::OPNOTSUPP => true,
+            Errno::INVAL => self.message.is_empty() || self.message.contains("Unknown parameter"),
+            _ => false,
+        }
     }
 }
 
@@ -488,22 +482,34 @@ mod tests {
         );
     }
 
+    /// Whether this kernel cannot make an overlay of what is attached nowhere.
+    fn needs_attached(failure: &Failure) -> bool {
+        let needs = failure.is_for_want_of_a_newer_kernel();
+        if needs {
+            eprintln!(
+                "SKIP: both_ways_make_the_same_root: detached: {}",
+                failure.source
+            );
+        }
+        needs
+    }
+
     #[test]
-    fn every_way_of_naming_layers_makes_the_same_root() {
-        let directory = tempfile::tempdir().expect("a directory");
+    fn both_ways_make_the_same_root() {
+        let directory = tempfile::tempdir_in("/var/tmp").expect("a directory");
         let path = |name: &str| directory.path().join(name);
-        for name in ["low", "high"] {
+        for name in ["low,:", "high"] {
             std::fs::create_dir(path(name)).expect("a layer");
             std::fs::write(path(name).join("same"), name).expect("a file");
         }
         let lowers = [
             Lower::Directory(path("high")),
-            Lower::Directory(path("low")),
+            Lower::Directory(path("low,:")),
         ];
-        for api in [Api::Descriptors, Api::Paths, Api::Classic] {
+        for way in ["detached", "attached"] {
             let (upper, work) = (
-                path(&format!("upper{api:?}")),
-                path(&format!("work{api:?}")),
+                path(&format!("upper,:{way}")),
+                path(&format!("work,:{way}")),
             );
             std::fs::create_dir(&upper).expect("upper");
             std::fs::create_dir(&work).expect("work");
@@ -514,20 +520,18 @@ mod tests {
                     source: Errno::PERM,
                     ..
                 }) => {
-                    eprintln!("SKIP: every_way_of_naming_layers_makes_the_same_root: not root");
+                    eprintln!("SKIP: both_ways_make_the_same_root: not root");
                     return;
                 }
                 result => result.expect("layers"),
             };
-            let root = match overlay.make_by(api, None) {
-                Ok(root) => root,
-                Err(Failure::Naming(source)) => {
-                    eprintln!(
-                        "SKIP: every_way_of_naming_layers_makes_the_same_root: {api:?}: {source}"
-                    );
-                    continue;
-                }
-                Err(Failure::Creating(source, message)) => panic!("{api:?}: {source} {message}"),
+            let made = match way {
+                "detached" => overlay.make_detached(None),
+                _ => overlay.make_attached(None),
+            };
+            let root = match made {
+                Err(failure) if way == "detached" && needs_attached(&failure) => continue,
+                result => result.expect(way),
             };
             let file = openat(
                 &root,
@@ -539,16 +543,16 @@ mod tests {
             assert_eq!(
                 std::io::read_to_string(std::fs::File::from(file)).expect("text"),
                 "high",
-                "{api:?}"
+                "{way}"
             );
             let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
             drop(openat(&root, c"new", flags, Mode::from_raw_mode(0o644)).expect("a new file"));
-            assert!(upper.join("new").exists(), "{api:?}");
+            assert!(upper.join("new").exists(), "{way}");
         }
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("our mounts");
         assert!(
-            !mounts.contains("upperClassic"),
-            "the classic way is seen by nobody"
+            !mounts.contains("upperdir=u,"),
+            "what is attached is seen by nobody"
         );
     }
 }
