@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use coracle_tests::soak::{Plan, leaks, soak, table};
 use coracle_tests::{Engine, host};
@@ -11,8 +12,12 @@ const SHORT: Plan = Plan {
     workers: 8,
 };
 
+/// The CPU time of commands is this process's: one soak at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
 #[test]
 fn two_hundred_cycles_leave_nothing() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let engine = Engine::new();
     let points = soak(&engine, SHORT, |_| ());
     let found = leaks(&points);
@@ -24,6 +29,7 @@ fn planted_file_and_planted_mount_are_found() {
     if !host::root() {
         return;
     }
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let engine = Engine::new();
     let plan = Plan {
         cycles: 30,

@@ -44,7 +44,7 @@ pub(crate) fn run(plan: Plan) -> bool {
         let engine = Engine::new();
         soak(&engine, plan, |point| {
             eprintln!(
-                "{} cycles, {:.1} ms each, {:.0} s",
+                "{} cycles, {:.1} ms of CPU each, {:.0} s",
                 point.cycles,
                 point.cycle_ms,
                 begun.elapsed().as_secs_f64()

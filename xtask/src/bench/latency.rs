@@ -21,6 +21,9 @@ const RUN: [&str; 8] = [
     "1",
 ];
 
+/// The gap in which a kernel goes to rest: what a tight loop hides (grace periods, timers) shows after it.
+const IDLE: Duration = Duration::from_millis(100);
+
 fn ours(engine: &Engine, options: &[&str], command: &[&str]) -> Command {
     engine.command(options.iter().chain(command)).into_command()
 }
@@ -35,7 +38,6 @@ fn theirs(peers: &Peers, peer: Peer, options: &[&str], command: &[&str]) -> Comm
 pub(super) fn run(figures: &mut Figures, scale: &Scale, peers: Option<&mut Peers>) {
     let (_fresh, engine) = fresh::engine(peers.is_some());
     let peers = peers.as_deref();
-    let idle = Duration::from_millis(100);
     let command = [BUSYBOX, "true"];
     time(&mut ours(&engine, &RUN, &command));
     let (mut hot, mut cold) = (Vec::new(), Vec::new());
@@ -45,7 +47,7 @@ pub(super) fn run(figures: &mut Figures, scale: &Scale, peers: Option<&mut Peers
             hot.push(time(&mut ours(&engine, &RUN, &command)));
         }
         for _ in 0..scale.batch / 2 {
-            std::thread::sleep(idle);
+            std::thread::sleep(IDLE);
             cold.push(time(&mut ours(&engine, &RUN, &command)));
         }
         let Some(peers) = peers else { continue };
@@ -54,7 +56,7 @@ pub(super) fn run(figures: &mut Figures, scale: &Scale, peers: Option<&mut Peers
             for _ in 0..2 {
                 hot.push(time(&mut theirs(peers, peer, &RUN, &command)));
             }
-            std::thread::sleep(idle);
+            std::thread::sleep(IDLE);
             cold.push(time(&mut theirs(peers, peer, &RUN, &command)));
         }
     }
@@ -76,7 +78,7 @@ pub(super) fn run(figures: &mut Figures, scale: &Scale, peers: Option<&mut Peers
     }
 }
 
-/// `exec C true` against both peers.
+/// `exec C true` back to back and with idle between, against both peers.
 pub(super) fn exec(figures: &mut Figures, scale: &Scale, peers: Option<&mut Peers>) {
     let (_fresh, engine) = fresh::engine(peers.is_some());
     let peers = peers.as_deref();
@@ -93,30 +95,40 @@ pub(super) fn exec(figures: &mut Figures, scale: &Scale, peers: Option<&mut Peer
             ));
         }
     }
-    let mut mine = Vec::new();
-    let mut others: [Vec<Duration>; 2] = Default::default();
+    let (mut hot, mut cold) = (Vec::new(), Vec::new());
+    let mut others: [(Vec<Duration>, Vec<Duration>); 2] = Default::default();
     for _ in 0..scale.rounds {
         for _ in 0..scale.batch {
-            mine.push(time(&mut ours(&engine, &command, &[])));
+            hot.push(time(&mut ours(&engine, &command, &[])));
+        }
+        for _ in 0..scale.batch / 2 {
+            std::thread::sleep(IDLE);
+            cold.push(time(&mut ours(&engine, &command, &[])));
         }
         let Some(peers) = peers else { continue };
-        for (peer, times) in Peer::ALL.into_iter().zip(&mut others) {
+        for (peer, (hot, cold)) in Peer::ALL.into_iter().zip(&mut others) {
             for _ in 0..2 {
-                times.push(time(&mut theirs(peers, peer, &command, &[])));
+                hot.push(time(&mut theirs(peers, peer, &command, &[])));
             }
+            std::thread::sleep(IDLE);
+            cold.push(time(&mut theirs(peers, peer, &command, &[])));
         }
     }
-    let mine = median_ms(&mine);
-    figures.contracts.insert("exec-ms".into(), mine);
+    let (hot, cold) = (median_ms(&hot), median_ms(&cold));
+    figures.contracts.insert("exec-ms".into(), hot);
+    figures.contracts.insert("exec-idle-ms".into(), cold);
     let Some(peers) = peers else { return };
-    for (peer, times) in Peer::ALL.into_iter().zip(&others) {
-        let median = peers.median(times);
-        figures
-            .behind
-            .insert(format!("{} exec, ms", peer.name()), median);
-        figures
-            .contracts
-            .insert(format!("exec-{}", peer.name()), mine / median);
+    for (peer, (their_hot, their_cold)) in Peer::ALL.into_iter().zip(&others) {
+        let name = peer.name();
+        for (kind, mine, their) in [("", hot, their_hot), ("idle-", cold, their_cold)] {
+            let median = peers.median(their);
+            figures
+                .behind
+                .insert(format!("{name} {kind}exec, ms"), median);
+            figures
+                .contracts
+                .insert(format!("exec-{kind}{name}"), mine / median);
+        }
         // Podman's `rm --force` waits ten seconds for a program that ignores SIGTERM; its `kill` does not.
         for verb in [&["kill"][..], &["rm", "--force"]] {
             time(&mut theirs(peers, peer, verb, &["bench-exec"]));
