@@ -12,6 +12,7 @@ mod engine;
 pub mod host;
 mod image;
 mod invocation;
+pub mod oci;
 mod program;
 mod skip;
 pub mod soak;

@@ -151,7 +151,14 @@ fn shown(text: String) -> u8 {
 
 /// Tells an error; gives the exit code.
 fn fail(log: &Log, error: &Error, otherwise: u8) -> u8 {
-    log.error(&sentence(error));
+    let mut message = sentence(error);
+    if let Error::Engine(error) = error
+        && error.exit_code() == 127
+    {
+        // Docker and Podman tell a command that is not there from other failures by these words.
+        message.push_str(": executable file not found in $PATH");
+    }
+    log.error(&message);
     match error {
         // Its file holds what 126 and 127 mean here as everywhere.
         Error::Engine(error) if error.exit_code() != 125 => error.exit_code(),

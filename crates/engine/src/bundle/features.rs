@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 pub fn features() -> Value {
     let capabilities: Vec<String> = coracle_runtime::all_capabilities()
         .iter()
-        .map(ToString::to_string)
+        .map(|capability| match capability.to_string() {
+            name if name.starts_with("CAP_") => name,
+            name => format!("CAP_{name}"),
+        })
         .collect();
     json!({
         "ociVersionMin": "1.0.0",

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use super::create::CreateRequest;
 use super::document::{self, Document};
 use super::record::{CONFIG, OUTCOME, Record, START, Status, VERSION};
-use super::{Bundles, cgroups, hooks, sockets};
+use super::{Bundles, cgroup_mount, cgroups, hooks, sockets};
 use crate::error::{Error, Result};
 use crate::state::{self, Lock};
 use crate::users;
@@ -132,6 +132,7 @@ impl Bundles {
         if cgroup.is_none() {
             record.cgroup = None;
         }
+        cgroup_mount::show_own(&mut spec, cgroup, self.cgroups()?)?;
         adapt(
             &mut spec,
             &request.extra_env,

@@ -6,6 +6,7 @@
 //! Invariants: a container's directory is changed under its flock; what a killed command left is cleared by `delete`; between
 //! `create` and `start` no process of ours is needed.
 
+mod cgroup_mount;
 mod cgroups;
 mod create;
 mod delete;
