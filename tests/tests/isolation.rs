@@ -215,6 +215,26 @@ fn mount_table_shows_no_path_of_the_host() {
 }
 
 #[test]
+fn nothing_of_the_hosts_tree_stays_mounted_inside() {
+    let engine = Engine::new();
+    let table = engine.sh_ok("", "cut -d' ' -f5 /proc/self/mountinfo");
+    let own = |point: &str| {
+        let below = |top: &&str| point == *top || point.starts_with(&format!("{top}/"));
+        point == "/" || ["/dev", "/proc", "/sys", "/etc"].iter().any(below)
+    };
+    for point in table.lines() {
+        assert!(own(point), "{point} in {table}");
+    }
+    // The host has each of these once more.
+    for point in ["/proc", "/dev", "/dev/shm", "/dev/pts"] {
+        let mounts = table.lines().filter(|line| *line == point).count();
+        assert_eq!(mounts, 1, "{point} in {table}");
+    }
+    let roots = table.lines().filter(|point| *point == "/").count();
+    assert_eq!(roots, 1, "nothing lies over or under the root: {table}");
+}
+
+#[test]
 fn devices_are_dockers_few() {
     let engine = Engine::new();
     let listed = engine.sh_ok("", "ls /dev");
@@ -262,8 +282,8 @@ fn device_of_the_host_appears_when_asked_for() {
 fn pid_one_is_the_command_and_others_are_invisible() {
     let engine = Engine::new();
     assert_eq!(
-        engine.sh_ok("", "echo $$; ls /proc | grep -c '^[0-9]'"),
-        "1\n3"
+        engine.sh_ok("", "echo $$; set -- /proc/[0-9]*; echo $*"),
+        "1\n/proc/1"
     );
 }
 

@@ -16,19 +16,13 @@ pub(crate) fn set_devices_legacy(path: &Path, rules: &DeviceRules) -> Result<()>
     let (allow, deny) = (path.join("devices.allow"), path.join("devices.deny"));
     if legacy.allow_by_default {
         control::write(&allow, "a")?;
-        return legacy
-            .exceptions
-            .iter()
-            .try_for_each(|line| control::write(&deny, line));
+        return control::write_each(&deny, &legacy.exceptions);
     }
     let list = control::read(&path.join("devices.list"))?;
     let listed: Vec<&str> = list.lines().collect();
     if listed.iter().any(|line| line.starts_with('a')) {
         control::write(&deny, "a")?;
-        return legacy
-            .exceptions
-            .iter()
-            .try_for_each(|line| control::write(&allow, line));
+        return control::write_each(&allow, &legacy.exceptions);
     }
     for line in legacy
         .exceptions

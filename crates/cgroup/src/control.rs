@@ -85,12 +85,35 @@ pub(crate) fn write(file: &Path, value: &str) -> Result<()> {
     })
 }
 
+/// As [`write`], for one value after the other.
+pub(crate) fn write_each(file: &Path, values: &[String]) -> Result<()> {
+    let failed = |value: &str, source| Error::Write {
+        file: file.to_owned(),
+        value: value.to_owned(),
+        source,
+    };
+    let Some(first) = values.first() else {
+        return Ok(());
+    };
+    let fd = open_to_write(file).map_err(|source| failed(first, source))?;
+    values
+        .iter()
+        .try_for_each(|value| put(&fd, value).map_err(|source| failed(value, source)))
+}
+
 /// Like [`write`], with the bare errno.
 pub(crate) fn write_raw(file: &Path, value: &str) -> std::result::Result<(), Errno> {
-    let fd = rustix::fs::open(file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    put(&open_to_write(file)?, value)
+}
+
+fn open_to_write(file: &Path) -> std::result::Result<OwnedFd, Errno> {
+    rustix::fs::open(file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+}
+
+fn put(fd: &OwnedFd, value: &str) -> std::result::Result<(), Errno> {
     let bytes = value.as_bytes();
     loop {
-        match rustix::io::write(&fd, bytes) {
+        match rustix::io::write(fd, bytes) {
             Ok(count) if count == bytes.len() => return Ok(()),
             Ok(_) => return Err(Errno::IO),
             Err(Errno::INTR) => continue,

@@ -1,11 +1,12 @@
 //! The three files of /etc that a container shares with nobody: hosts, hostname, resolv.conf.
 //!
-//! They are made once, in the container's directory, and bound over the image's: what the container writes to them
-//! stays its own.
+//! They are made at each start, on a tmpfs of the container's own: what it writes to them is bounded, and gone with it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::error::{Error, Result};
+use coracle_runtime::OwnFile;
+
+use crate::error::Result;
 use crate::request::{ContainerSpec, NamespaceMode, NetworkMode};
 use crate::state::{self, Record};
 
@@ -13,19 +14,8 @@ const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Where systemd-resolved keeps the servers that its stub (127.0.0.53) asks.
 const RESOLVED_CONF: &str = "/run/systemd/resolve/resolv.conf";
 
-/// The files and where they go, after [`write`].
-pub(crate) fn files(directory: &Path) -> Vec<(PathBuf, &'static str)> {
-    [
-        ("hosts", "/etc/hosts"),
-        ("hostname", "/etc/hostname"),
-        ("resolv.conf", "/etc/resolv.conf"),
-    ]
-    .map(|(name, target)| (directory.join(name), target))
-    .to_vec()
-}
-
-/// Writes the three files.
-pub(crate) fn write(record: &Record, directory: &Path) -> Result<()> {
+/// The files, without those in whose place (or above which) something else is mounted.
+pub(crate) fn files(record: &Record) -> Result<Vec<OwnFile>> {
     let spec = &record.spec;
     let host_network = spec.network == NetworkMode::Host;
     let name = match (&spec.hostname, &spec.uts) {
@@ -40,39 +30,30 @@ pub(crate) fn write(record: &Record, directory: &Path) -> Result<()> {
     } else {
         None
     };
-    put(
-        directory,
-        "hosts",
-        &hosts(spec, &name, host_hosts.as_deref()),
-    )?;
-    put(directory, "hostname", &format!("{name}\n"))?;
     let host = read_host(HOST_RESOLV_CONF)?.unwrap_or_default();
     let host = match only_loopback_servers(&host) && !host_network {
         true => read_host(RESOLVED_CONF)?.unwrap_or(host),
         false => host,
     };
-    put(
-        directory,
-        "resolv.conf",
-        &resolv_conf(spec, &host, host_network),
-    )
+    let files = [
+        ("/etc/hosts", hosts(spec, &name, host_hosts.as_deref())),
+        ("/etc/hostname", format!("{name}\n")),
+        ("/etc/resolv.conf", resolv_conf(spec, &host, host_network)),
+    ];
+    Ok(files
+        .into_iter()
+        .filter(|(target, _)| !shadowed(record, Path::new(target)))
+        .map(|(target, text)| OwnFile {
+            target: target.into(),
+            content: text.into(),
+        })
+        .collect())
 }
 
-fn put(directory: &Path, name: &str, text: &str) -> Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    let path = directory.join(name);
-    let write = || -> std::io::Result<()> {
-        let mut options = std::fs::OpenOptions::new();
-        options
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o644)
-            .open(&path)?
-            .write_all(text.as_bytes())
-    };
-    write().map_err(|source| Error::file("writing", &path, source))
+fn shadowed(record: &Record, target: &Path) -> bool {
+    let asked = record.spec.mounts.iter().map(|mount| mount.target.as_str());
+    let volumes = record.volumes.iter().map(|volume| volume.target.as_str());
+    asked.chain(volumes).any(|other| target.starts_with(other))
 }
 
 fn read_host(path: &str) -> Result<Option<String>> {

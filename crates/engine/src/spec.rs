@@ -28,8 +28,6 @@ pub(crate) struct Surroundings {
     pub mappings: Option<(Vec<LinuxIdMapping>, Vec<LinuxIdMapping>)>,
     /// Namespaces to join, by type, as /proc/PID/ns/… paths.
     pub joined: Vec<(LinuxNamespaceType, PathBuf)>,
-    /// hosts, hostname, resolv.conf of this container: (source, target).
-    pub files: Vec<(PathBuf, &'static str)>,
     /// Directories of its volumes, in the order of the volume mounts of the request and then the image's.
     pub volumes: Vec<(PathBuf, String, bool)>,
     /// What is mounted before all else, to complete the root.
@@ -438,11 +436,6 @@ fn mounts(record: &Record, around: &Surroundings) -> Result<Vec<Mount>> {
     } else {
         "rw"
     };
-    for (source, target) in &around.files {
-        if !shadowed(spec, target) {
-            all.push(mount(target, "bind", source, &["bind", "rprivate", idmap])?);
-        }
-    }
     for device in &spec.devices {
         let access = if device.access.contains('w') {
             "rw"
@@ -471,11 +464,6 @@ fn mounts(record: &Record, around: &Surroundings) -> Result<Vec<Mount>> {
     asked.sort_by_key(|mount| mount.destination().components().count());
     all.extend(asked);
     Ok(all)
-}
-
-/// Whether the request mounts something of its own there.
-fn shadowed(spec: &ContainerSpec, target: &str) -> bool {
-    spec.mounts.iter().any(|mount| mount.target == target)
 }
 
 fn maps_group(around: &Surroundings, group: u32) -> bool {

@@ -4,8 +4,11 @@
 //! lives; free, the monitor is dead, and whoever sees it first finishes the run, unless its first process lives on.
 //! A look takes the lock shared, so that two looks do not take each other for a monitor.
 
+use std::path::Path;
+
 use coracle_oci::ContainerId;
 use coracle_runtime::process;
+use rustix::fs::{AtFlags, Mode, OFlags};
 
 use crate::answer::Status;
 use crate::error::{Error, Result};
@@ -221,6 +224,7 @@ impl Engine {
             Err(source) => return Err(Error::file("renaming", &directory, source)),
         }
         names::release(&self.paths, &record.name, &record.id)?;
+        delete_untouched(&doomed);
         state::delete_tree(&doomed)
     }
 
@@ -237,6 +241,31 @@ impl Engine {
                 state::delete_tree(&directory)?;
             }
         }
-        Ok(())
+        self.sweep_volumes()
+    }
+}
+
+/// Deletes what is in the directory of every container, by name: a container that wrote nothing has no more, and what
+/// need not be listed is deleted in a third of the time. What stays is for [`state::delete_tree`].
+fn delete_untouched(directory: &Path) {
+    const DIRECTORIES: [&str; 5] = [
+        "work/work/incompat/volatile",
+        "work/work/incompat",
+        "work/work",
+        "work",
+        "upper",
+    ];
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let Ok(opened) = rustix::fs::open(directory, flags, Mode::empty()) else {
+        return;
+    };
+    let files = ["config.json", "container.log"].map(|name| (name, AtFlags::empty()));
+    for (name, kind) in DIRECTORIES
+        .map(|name| (name, AtFlags::REMOVEDIR))
+        .into_iter()
+        .chain(files)
+    {
+        // Missing, or not empty, or more than that is wrong: deleting the tree will say.
+        let _ = rustix::fs::unlinkat(&opened, name, kind);
     }
 }

@@ -41,6 +41,7 @@ pub fn resolve(spec: &Spec) -> Result<(), Error> {
         preserved: Vec::new(),
         init: false,
         clamp: true,
+        files: Vec::new(),
         gate: None,
         deviations: Default::default(),
         prepare: None,

@@ -35,8 +35,8 @@ pub use gate::open_gate;
 pub use init::{init_main, is_init};
 pub use kept::KeptLayers;
 pub use request::{
-    BoxError, Deviations, Exec, Gate, IdMapping, Lower, Map, Ownership, Prepare, Root, RunAs,
-    Start, Stdio, Target,
+    BoxError, Deviations, Exec, Gate, IdMapping, Lower, Map, OwnFile, Ownership, Prepare, Root,
+    RunAs, Start, Stdio, Target,
 };
 pub use state::{Clamp, Created, Creating, Running, exec};
 pub use step::Step;

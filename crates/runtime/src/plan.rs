@@ -140,6 +140,14 @@ pub(crate) struct FileSystem {
     pub(crate) root: Source,
     pub(crate) root_attributes: Attributes,
     pub(crate) mounts: Vec<MountStep>,
+    /// Files of the container's own, with the configuration of the tmpfs that they are on.
+    pub(crate) files: Vec<File>,
+    pub(crate) files_config: Vec<(CString, Option<CString>)>,
+    /// Mounts of which nothing is wanted any more: they are attached to the host's tree and go with it, since to close
+    /// one that is detached makes the kernel wait for every processor.
+    pub(crate) spent: Vec<Slot>,
+    /// The procfs among `mounts` through which sysctls can be written.
+    pub(crate) proc: Option<usize>,
     pub(crate) devices: Vec<Device>,
     pub(crate) links: Vec<Link>,
     /// `/dev/console` is made.
@@ -167,7 +175,7 @@ pub(crate) enum Source {
         attributes: u64,
         made: Slot,
     },
-    /// Detached by the parent; its file type is already known.
+    /// Detached by the parent, or a [`File`]; its file type is already known.
     Given { mount: Slot },
     /// A path of the host that the child clones itself, because the parent may not.
     Path {
@@ -215,6 +223,16 @@ pub(crate) struct Inner {
     pub(crate) data: CString,
     /// `MS_*`
     pub(crate) flags: u32,
+}
+
+/// A file of the container's own.
+#[derive(Debug)]
+pub(crate) struct File {
+    /// The mount whose slot gets it.
+    pub(crate) mount: usize,
+    /// On the tmpfs.
+    pub(crate) name: CString,
+    pub(crate) content: Vec<u8>,
 }
 
 /// A device node.

@@ -128,6 +128,8 @@ pub struct Start<'a> {
     /// Lower what this host does not permit (hard limits, `oom_score_adj`) to what it does, and say so in
     /// [`crate::Creating::clamped`]; otherwise it is an error.
     pub clamp: bool,
+    /// Files of the container's own that are mounted after all else: what it writes to them is gone with it.
+    pub files: Vec<OwnFile>,
     /// Instead of [`crate::Created::start`], wait for a byte (or the end) on this descriptor: for OCI's `create`, whose
     /// caller exits before `start` ([`crate::Created::release`]).
     pub gate: Option<Gate>,
@@ -136,6 +138,15 @@ pub struct Start<'a> {
     /// Called with the root file system as soon as it is there, in the caller, while the process makes its other mounts: the
     /// place to look up the user in the image's own files and to fill new volumes from it.
     pub prepare: Option<&'a mut Prepare<'a>>,
+}
+
+/// A file that exists for one container alone, on a small tmpfs of its own (1 MiB for all of them).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct OwnFile {
+    /// Where it is mounted: an absolute path in the root.
+    pub target: PathBuf,
+    /// What is in it at the start. Mode 0644, owned by the container's root.
+    pub content: Vec<u8>,
 }
 
 /// Where a container waits for its start, when its creator is gone by then.

@@ -34,6 +34,7 @@ steps! {
     NewSession = "making a new session",
     DetachingPropagation = "detaching the mounts of the host",
     PreparingMount = "creating the file system for",
+    MakingFile = "making the file for",
     WaitingForRoot = "waiting for the root file system",
     AttachingRoot = "attaching the root file system",
     ResolvingTarget = "making the mount target",

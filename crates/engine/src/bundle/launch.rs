@@ -175,6 +175,7 @@ impl Bundles {
             preserved: request.preserved,
             init: false,
             clamp: false,
+            files: Vec::new(),
             gate,
             deviations: request.deviations,
             prepare: match needs_home {

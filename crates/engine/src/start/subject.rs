@@ -189,13 +189,11 @@ impl<'e> Subject<'e> {
         let cgroup = engine.make_cgroup(&self.record, &self.run, &limits)?;
         let entry = cgroup.entry()?;
         let maps = engine.maps(&self.record, self.run.ids)?;
-        let directory = engine.paths.container(&self.record.id);
         let document = spec::document(
             &self.record,
             &Surroundings {
                 mappings: maps.as_ref().map(|maps| maps.document()).transpose()?,
                 joined: engine.joined(&self.record)?,
-                files: etc::files(&directory),
                 volumes: engine.volume_mounts(&self.record)?,
                 parts: engine.host_parts(&self.record)?,
                 cgroup: Some(self.run.cgroup.clone()),
@@ -252,6 +250,7 @@ impl<'e> Subject<'e> {
             preserved: Vec::new(),
             init: self.record.spec.init,
             clamp: true,
+            files: etc::files(&self.record)?,
             gate: None,
             deviations: Default::default(),
             prepare: Some(&mut prepare),

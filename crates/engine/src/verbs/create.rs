@@ -14,7 +14,7 @@ use crate::request::{
     ContainerSpec, MountKind, NamespaceMode, NetworkMode, Pull, Restart, UserNamespace,
 };
 use crate::state::{self, ImageFacts, Lock, Record, VolumeFacts};
-use crate::{Engine, etc, names, process, spec};
+use crate::{Engine, names, process, spec};
 
 /// Names tried before giving up.
 const ATTEMPTS: usize = 16;
@@ -71,7 +71,6 @@ impl Engine {
         image: Option<ImageFacts>,
         config: &Config,
     ) -> Result<Record> {
-        let directory = self.paths.container(id);
         let volumes = self.volumes_for(&spec, config)?;
         // The upper's own mode and owner become those of `/` inside.
         let upper = self.paths.upper(id);
@@ -96,11 +95,7 @@ impl Engine {
             process,
             volumes,
         };
-        let finish = || -> Result<()> {
-            etc::write(&record, &directory)?;
-            state::store(&self.paths.config(id), &record)
-        };
-        finish().inspect_err(|_| {
+        state::store(&self.paths.config(id), &record).inspect_err(|_| {
             // The name goes back at once rather than at the next use of it; the first error is the one to report.
             let _ = names::release(&self.paths, &record.name, id);
         })?;
@@ -209,6 +204,7 @@ impl Engine {
         for mount in &spec.mounts {
             check_mount(mount)?;
         }
+        check_words(spec)?;
         check_cpus(&spec.resources)?;
         if spec.resources.memory.is_some_and(|bytes| bytes < 1 << 20) {
             return Err(Error::refused_with(
@@ -298,6 +294,34 @@ impl Engine {
     }
 }
 
+/// Refuses what would be more than a word in /etc/hosts, hostname or resolv.conf: a line break would add lines.
+fn check_words(spec: &ContainerSpec) -> Result<()> {
+    let own = spec.hostname.iter().map(|name| ("host name", name));
+    let domain = spec.domainname.iter().map(|name| ("domain name", name));
+    let hosts = spec.extra_hosts.iter().map(|(name, _)| ("host name", name));
+    let servers = spec.dns.iter().map(|server| ("DNS server", server));
+    let search = spec
+        .dns_search
+        .iter()
+        .map(|name| ("DNS search domain", name));
+    let options = spec.dns_options.iter().map(|option| ("DNS option", option));
+    let all = own
+        .chain(domain)
+        .chain(hosts)
+        .chain(servers)
+        .chain(search)
+        .chain(options);
+    for (what, word) in all {
+        if word.is_empty() || word.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            return Err(Error::refused_with(
+                format!("invalid {what} {word:?}: it is not one word"),
+                "leave blanks, line ends and control characters out of it",
+            ));
+        }
+    }
+    Ok(())
+}
+
 fn check_mount(mount: &crate::request::Mount) -> Result<()> {
     if !mount.target.starts_with('/') || mount.target == "/" {
         return Err(Error::refused(format!(
@@ -327,7 +351,8 @@ fn check_mount(mount: &crate::request::Mount) -> Result<()> {
 
 /// More than there are would limit nothing, and is a slip of the hand.
 pub(crate) fn check_cpus(resources: &crate::request::Resources) -> Result<()> {
-    let online = std::thread::available_parallelism().map_or(1, usize::from);
+    // Not what a cgroup leaves of them: a limit on this process is none on what it may ask for.
+    let online = rustix::thread::sched_getaffinity(None).map_or(1, |cpus| cpus.count());
     let period = resources.cpu_period.unwrap_or(100_000).max(1);
     let asked = resources.cpu_quota.unwrap_or(0) as f64 / period as f64;
     if asked > online as f64 {

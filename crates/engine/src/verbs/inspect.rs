@@ -33,6 +33,13 @@ impl Engine {
             .map_or(last.restarts, |run| run.restarts);
         let directory = self.paths.container(id);
         let file = |name: &str| directory.join(name).to_string_lossy().into_owned();
+        // Files that exist while it runs only.
+        let inside = |name: &str| {
+            let run = observed.running();
+            run.map_or(String::new(), |run| {
+                format!("/proc/{}/root/{name}", run.pid)
+            })
+        };
         let (path, arguments) = match record.process.args.split_first() {
             Some((path, arguments)) => (path.clone(), arguments.to_vec()),
             None => Default::default(),
@@ -44,9 +51,9 @@ impl Engine {
             "Args": arguments,
             "State": self.state_of(&record, &observed, &last)?,
             "Image": record.image.as_ref().map_or_else(|| record.spec.image.clone(), |image| image.id.to_string()),
-            "ResolvConfPath": file("resolv.conf"),
-            "HostnamePath": file("hostname"),
-            "HostsPath": file("hosts"),
+            "ResolvConfPath": inside("etc/resolv.conf"),
+            "HostnamePath": inside("etc/hostname"),
+            "HostsPath": inside("etc/hosts"),
             "LogPath": self.paths.log(id),
             "Name": format!("/{}", record.name),
             "RestartCount": restarts,

@@ -8,10 +8,10 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use coracle_linux::descriptor::{Fd, Slot};
-use coracle_linux::mount::{Attributes, set_attributes};
+use coracle_linux::mount::{Attributes, RDONLY, set_attributes};
 use coracle_linux::root_dir::open_in;
-use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, makedev, mkdirat, openat};
-use rustix::io::Errno;
+use rustix::fs::{CWD, FileType, Mode, OFlags, fchmod, fstat, makedev, mkdirat, openat};
+use rustix::io::{Errno, write};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
     OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount,
@@ -81,10 +81,10 @@ impl Walk<'_> {
             )?;
         }
         self.prepare(file_system)?;
-        self.set_sysctls(&container.sysctls)?;
+        let files = self.make_files(file_system)?;
+        self.set_sysctls(&container.sysctls, Some(file_system))?;
         let null = self.verified_null(file_system)?;
-        let root = self.attach_root(file_system)?;
-        let root = root.as_fd();
+        let root = self.attach_root(file_system, files)?;
         for (index, mount) in file_system.mounts.iter().enumerate() {
             self.mount(root, mount, index)?;
         }
@@ -123,7 +123,7 @@ impl Walk<'_> {
         if file_system.root_read_only {
             self.at(Step::RootReadOnly);
             let attributes = Attributes {
-                set: coracle_linux::mount::RDONLY,
+                set: RDONLY,
                 ..Attributes::default()
             };
             set_attributes(root, false, attributes, None)?;
@@ -148,8 +148,47 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// The root, attached over the host's. The parent may use it from here on through its slot.
-    fn attach_root<'f>(&self, file_system: &'f FileSystem) -> Result<BorrowedFd<'f>, Errno> {
+    /// The container's own files, into the slots of their mounts; and the mount that they are on.
+    fn make_files(&self, file_system: &FileSystem) -> Result<Option<Fd>, Errno> {
+        if file_system.files.is_empty() {
+            return Ok(None);
+        }
+        let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
+            | MountAttrFlags::MOUNT_ATTR_NODEV
+            | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        let folder = make(
+            c"tmpfs",
+            &file_system.files_config,
+            u64::from(attributes.bits()),
+        )?;
+        for file in &file_system.files {
+            self.at_index(Step::MakingFile, file.mount);
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+            let mode = Mode::from_raw_mode(0o644);
+            let made = Fd::from(openat(&folder, file.name.as_c_str(), flags, mode)?);
+            fchmod(&made, mode)?;
+            let mut rest = file.content.as_slice();
+            while !rest.is_empty() {
+                let written = write(&made, rest)?;
+                rest = rest.get(written..).unwrap_or_default();
+            }
+            let Some(Source::Given { mount }) =
+                file_system.mounts.get(file.mount).map(|step| &step.source)
+            else {
+                return Err(Errno::INVAL);
+            };
+            mount.put(clone_mount(made.as_fd(), false)?);
+        }
+        Ok(Some(folder))
+    }
+
+    /// The root, attached over the host's, and below it what is to go with the host's tree. The parent may use the root
+    /// from here on through its slot.
+    fn attach_root<'f>(
+        &self,
+        file_system: &'f FileSystem,
+        files: Option<Fd>,
+    ) -> Result<BorrowedFd<'f>, Errno> {
         self.at(Step::WaitingForRoot);
         let (Source::Given { mount: slot }
         | Source::New { made: slot, .. }
@@ -188,8 +227,26 @@ impl Walk<'_> {
             OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
             Mode::empty(),
         )?);
+        self.put_aside(file_system, files)?;
         attach(root, over.as_fd())?;
         Ok(root)
+    }
+
+    /// Attaches what is spent to the host's tree. Not to its root: what lies there when the host's tree is unmounted is
+    /// unmounted in its place.
+    fn put_aside(&self, file_system: &FileSystem, files: Option<Fd>) -> Result<(), Errno> {
+        let mut spent = file_system
+            .spent
+            .iter()
+            .filter_map(Slot::take)
+            .chain(files)
+            .peekable();
+        if spent.peek().is_none() {
+            return Ok(());
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let place = Fd::from(openat(CWD, c"/proc", flags, Mode::empty())?);
+        spent.try_for_each(|mount| attach(mount.as_fd(), place.as_fd()))
     }
 
     /// A root that the child had to make itself: shown to the parent, which may want to look into it.
@@ -261,7 +318,7 @@ impl Walk<'_> {
             };
             self.at_index(Step::MakingMountReadOnly, index);
             let attributes = Attributes {
-                set: coracle_linux::mount::RDONLY,
+                set: RDONLY,
                 ..Attributes::default()
             };
             set_attributes(mounted.as_fd(), false, attributes, None)?;
@@ -294,6 +351,7 @@ impl Walk<'_> {
         file_system: &FileSystem,
     ) -> Result<(), Errno> {
         let mut empty: Option<Fd> = None;
+        let mut covered: Option<Fd> = None;
         for (index, path) in file_system.masked.iter().enumerate() {
             self.at_index(Step::Masking, index);
             let Some(target) = existing(root, path)? else {
@@ -316,7 +374,24 @@ impl Walk<'_> {
                     empty = Some(detached);
                 }
             } else if let Some(null) = null {
-                attach(clone_mount(null.as_fd(), false)?.as_fd(), target.as_fd())?;
+                let detached = match &covered {
+                    Some(first) => clone_mount(first.as_fd(), false)?,
+                    None => {
+                        // Read-only: the device answers all the same, and its node, which may be the host's for the
+                        // container's root as well, keeps its mode and owner.
+                        let first = clone_mount(null.as_fd(), false)?;
+                        let attributes = Attributes {
+                            set: RDONLY,
+                            ..Attributes::default()
+                        };
+                        set_attributes(first.as_fd(), false, attributes, None)?;
+                        first
+                    }
+                };
+                attach(detached.as_fd(), target.as_fd())?;
+                if covered.is_none() {
+                    covered = Some(detached);
+                }
             }
         }
         Ok(())
@@ -348,7 +423,7 @@ fn make_read_only(root: BorrowedFd<'_>, path: &CStr) -> Result<(), Errno> {
     };
     let copy = clone_mount(target.as_fd(), true)?;
     let attributes = Attributes {
-        set: coracle_linux::mount::RDONLY,
+        set: RDONLY,
         ..Attributes::default()
     };
     set_attributes(copy.as_fd(), true, attributes, None)?;

@@ -139,7 +139,7 @@ impl Walk<'_> {
         } else {
             self.at(Step::WaitingForRoot);
             self.wait_for(word::ROOT)?;
-            self.set_sysctls(&container.sysctls)?;
+            self.set_sysctls(&container.sysctls, None)?;
             self.wait_for_hooks(container)?;
         }
         self.set_names(container)?;

@@ -1,7 +1,7 @@
 //! Cgroup, namespaces, ids: from the host into what the container is.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use coracle_linux::descriptor::Fd;
 use coracle_linux::{futex, link, namespace};
@@ -13,7 +13,7 @@ use rustix::system::{setdomainname, sethostname};
 use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use super::Walk;
-use crate::plan::{Container, Join, Sysctl, life, word};
+use crate::plan::{Container, FileSystem, Join, Source, Sysctl, life, word};
 use crate::step::Step;
 
 impl Walk<'_> {
@@ -112,10 +112,22 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Writes the sysctls through a procfs of our own, which nobody can have put anything over.
-    pub(super) fn set_sysctls(&self, sysctls: &[Sysctl]) -> Result<(), Errno> {
+    /// Writes the sysctls through the procfs that the container will have, or else one for this alone: it is detached,
+    /// so nobody can have put anything over it.
+    pub(super) fn set_sysctls(
+        &self,
+        sysctls: &[Sysctl],
+        file_system: Option<&FileSystem>,
+    ) -> Result<(), Errno> {
         if sysctls.is_empty() {
             return Ok(());
+        }
+        let ready = file_system.and_then(|tree| match &tree.mounts.get(tree.proc?)?.source {
+            Source::New { made, .. } => made.borrow(),
+            _ => None,
+        });
+        if let Some(proc) = ready {
+            return self.write_sysctls(sysctls, proc);
         }
         self.at(Step::MountingProcForSysctl);
         let context = Fd::from(fsopen(c"proc", FsOpenFlags::FSOPEN_CLOEXEC)?);
@@ -128,11 +140,15 @@ impl Walk<'_> {
             FsMountFlags::FSMOUNT_CLOEXEC,
             attributes,
         )?);
+        self.write_sysctls(sysctls, proc.as_fd())
+    }
+
+    fn write_sysctls(&self, sysctls: &[Sysctl], proc: BorrowedFd<'_>) -> Result<(), Errno> {
         for (index, sysctl) in sysctls.iter().enumerate() {
             self.at_index(Step::SettingSysctl, index);
             let path: &CStr = &sysctl.path;
             let file = Fd::from(openat2(
-                &proc,
+                proc,
                 path,
                 OFlags::WRONLY | OFlags::CLOEXEC,
                 Mode::empty(),

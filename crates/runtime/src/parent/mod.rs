@@ -175,7 +175,9 @@ fn give_mounts(
             if let Some(root) = work.root.take() {
                 let made = overlay::root(&root, namespace, &work.ids, work.host.initial)?;
                 mount.put(made.root);
-                work.spent = made.spent;
+                for (slot, spent) in tree.spent.iter().zip(made.spent) {
+                    slot.put(spent);
+                }
             }
             mount
         }

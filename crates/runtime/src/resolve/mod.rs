@@ -86,8 +86,6 @@ pub(crate) struct Work<'a> {
     pub(crate) clamped: Vec<Clamp>,
     pub(crate) time_offsets: Option<String>,
     pub(crate) ids_written: bool,
-    /// Mounts that the root was made from, kept until the process has all it waits for.
-    pub(crate) spent: Vec<OwnedFd>,
     pub(crate) prepare: Option<&'a mut Prepare<'a>>,
     /// What an identity is made of, when `prepare` gives it.
     pub(crate) process: Process,
@@ -105,6 +103,7 @@ pub(crate) fn start(start: Start<'_>) -> Result<(Plan, Work<'_>), Error> {
         preserved,
         init,
         clamp,
+        files,
         gate,
         deviations,
         prepare,
@@ -160,6 +159,7 @@ pub(crate) fn start(start: Start<'_>) -> Result<(Plan, Work<'_>), Error> {
                 terminal: command.terminal.is_some(),
                 init,
                 no_pivot: deviations.no_pivot,
+                files,
             },
         )?;
         (Some(tree.plan), tree.root, tree.binds, tree.devices)
@@ -231,7 +231,6 @@ pub(crate) fn start(start: Start<'_>) -> Result<(Plan, Work<'_>), Error> {
         clamped,
         time_offsets,
         ids_written: false,
-        spent: Vec::new(),
         prepare,
         process,
         host,

@@ -12,8 +12,8 @@ use super::namespaces::Spaces;
 use super::options::{self, Options};
 use super::{Bind, Host, HostDevice, INIT, Idmap, devices, hooks, in_root, root as roots, string};
 use crate::Error;
-use crate::plan::{FileSystem, Kind, Link, MountStep, Source};
-use crate::request::{IdMapping, Map, Root};
+use crate::plan::{File, FileSystem, Kind, Link, MountStep, Source};
+use crate::request::{IdMapping, Map, OwnFile, Root};
 
 /// Files of procfs that others may stand in for, as lxcfs does.
 const ON_PROC: &[&str] = &[
@@ -48,7 +48,6 @@ pub(super) struct Context<'a> {
 }
 
 /// What the document does not say of the file systems.
-#[derive(Clone, Copy)]
 pub(super) struct Beside<'a> {
     /// See [`Context::controllers`].
     pub(super) controllers: Option<&'a [&'static str]>,
@@ -58,6 +57,8 @@ pub(super) struct Beside<'a> {
     pub(super) init: bool,
     /// See [`crate::Deviations::no_pivot`].
     pub(super) no_pivot: bool,
+    /// Files of the container's own.
+    pub(super) files: Vec<OwnFile>,
 }
 
 pub(super) fn resolve(
@@ -72,7 +73,8 @@ pub(super) fn resolve(
         controllers,
         terminal,
         init,
-        no_pivot: _,
+        no_pivot,
+        files,
     } = beside;
     let own_users = !matches!(ids, IdMapping::Host);
     let mut context = Context {
@@ -91,6 +93,15 @@ pub(super) fn resolve(
     if init {
         context.add_init()?;
     }
+    let files = files
+        .into_iter()
+        .enumerate()
+        .map(|(number, file)| context.add_file(number, file))
+        .collect::<Result<Vec<_>, _>>()?;
+    let proc = context.mounts.iter().position(|mount| {
+        matches!(&mount.source, Source::New { kind, attributes, .. }
+            if kind.as_bytes() == b"proc" && attributes & RDONLY == 0)
+    });
     let linux = spec.linux().as_ref();
     let mut nodes = devices::Devices {
         devices: Vec::new(),
@@ -130,6 +141,11 @@ pub(super) fn resolve(
         set: if own_users { NODEV } else { 0 },
         ..Attributes::default()
     };
+    // The layers' mounts and the upper's.
+    let spent = match &root {
+        Root::Overlay { lowers, .. } if host.may_mount => lowers.len() + 1,
+        _ => 0,
+    };
     let (source, root) = if host.may_mount {
         (Source::Given { mount: Slot::new() }, Some(root))
     } else {
@@ -145,6 +161,10 @@ pub(super) fn resolve(
         root: source,
         root_attributes,
         mounts: context.mounts,
+        files,
+        files_config: files_config(),
+        spent: std::iter::repeat_with(Slot::new).take(spent).collect(),
+        proc,
         devices: nodes.devices,
         links: nodes.links,
         console: terminal && !dev_is_the_hosts,
@@ -163,7 +183,7 @@ pub(super) fn resolve(
             .unwrap_or(false),
         root_propagation,
         attach_at,
-        no_pivot: beside.no_pivot,
+        no_pivot,
         working_directory: in_root("process.cwd", cwd)?,
     };
     Ok(Tree {
@@ -371,6 +391,29 @@ impl Context<'_> {
         Ok(())
     }
 
+    /// A file that the process makes itself.
+    fn add_file(&mut self, number: usize, file: OwnFile) -> Result<File, Error> {
+        let name = file.target.file_name().unwrap_or_default();
+        let mount = self.mounts.len();
+        self.mounts.push(MountStep {
+            target: in_root("mount target", &file.target)?,
+            source: Source::Given { mount: Slot::new() },
+            kind: Kind::File,
+            attributes: Attributes::default(),
+            recursive_attributes: Attributes::default(),
+            inner: Vec::new(),
+            late_read_only: None,
+            no_links: false,
+            on_proc: false,
+        });
+        Ok(File {
+            mount,
+            // The number keeps equal names of different directories apart.
+            name: string("file", &format!("{number}-{}", name.to_string_lossy()))?,
+            content: file.content,
+        })
+    }
+
     /// The caller's own executable, read-only.
     fn add_init(&mut self) -> Result<(), Error> {
         let executable = PathBuf::from("/proc/self/exe");
@@ -413,6 +456,12 @@ impl Context<'_> {
         });
         Ok(())
     }
+}
+
+fn files_config() -> Vec<(CString, Option<CString>)> {
+    [(c"source", c"tmpfs"), (c"size", c"1m"), (c"mode", c"0755")]
+        .map(|(key, value)| (key.to_owned(), Some(value.to_owned())))
+        .into()
 }
 
 /// The user namespace that a bind is mapped by.
