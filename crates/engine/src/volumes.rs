@@ -1,5 +1,8 @@
 //! Volumes: directories that outlive containers. `volumes/NAME/volume.json` says what it is, `_data` holds its files
 //! with ids as containers see them (bound through the container's id mapping).
+//!
+//! Invariant: a volume appears whole and vanishes whole, by one rename from `.new-NAME-PID` and to `.rm-NAME`; what a
+//! killed command leaves under those two is deleted by the next sweep.
 
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
@@ -7,13 +10,18 @@ use std::path::PathBuf;
 
 use coracle_oci::ContainerName;
 use rustix::fs::Mode;
+use rustix::io::Errno;
 
 use crate::answer::Volume;
 use crate::error::{Error, Result};
 use crate::events::Happening;
 use crate::root::Ids;
-use crate::state::{self, Record, VolumeFacts};
+use crate::state::{self, Lock, Record, VolumeFacts};
 use crate::{Engine, verbs};
+
+/// What the name of a directory begins with that becomes a volume, or was one.
+const NEW: &str = ".new-";
+const GONE: &str = ".rm-";
 
 impl Engine {
     /// Makes a volume, or gives the one that is there.
@@ -41,20 +49,72 @@ impl Engine {
         if let Some(volume) = state::load::<Volume>(&directory.join("volume.json"))? {
             return Ok(volume);
         }
-        let data = directory.join("_data");
-        state::make_directory(&data)?;
-        rustix::fs::chmod(&data, Mode::from_raw_mode(0o755))
-            .map_err(|error| Error::file("opening up", &data, error))?;
         let volume = Volume {
             name: name.to_owned(),
-            mountpoint: data.to_string_lossy().into_owned(),
+            mountpoint: directory.join("_data").to_string_lossy().into_owned(),
             created: state::now(),
             labels,
             anonymous,
         };
-        state::store(&directory.join("volume.json"), &volume)?;
+        let made = self.volume_prepared(&volume)?;
+        match rustix::fs::rename(&made.0, &directory) {
+            Ok(()) => {}
+            Err(Errno::EXIST | Errno::NOTEMPTY) => {
+                state::delete_tree(&made.0)?;
+                // Another command made it meanwhile.
+                let there = state::load(&directory.join("volume.json"))?;
+                return there.ok_or_else(|| {
+                    Error::refused_with(
+                        format!("{} is there, but not as a volume", directory.display()),
+                        "nothing of the engine's leaves it so; move it away",
+                    )
+                });
+            }
+            Err(error) => {
+                // The failure is what is reported; a sweep deletes what is left.
+                let _ = state::delete_tree(&made.0);
+                return Err(Error::file("making", &directory, error));
+            }
+        }
         self.happened(Happening::new("volume", "create", name, BTreeMap::new()))?;
         Ok(volume)
+    }
+
+    /// A new volume beside its place, locked, so that no sweep takes it for a leftover.
+    fn volume_prepared(&self, volume: &Volume) -> Result<(PathBuf, Lock)> {
+        let pid = rustix::process::getpid().as_raw_nonzero();
+        let directory = self
+            .paths
+            .volumes()
+            .join(format!("{NEW}{}-{pid}", volume.name));
+        let lock = Lock::make(&directory)?;
+        let fill = || -> Result<()> {
+            let data = directory.join("_data");
+            state::make_directory(&data)?;
+            rustix::fs::chmod(&data, Mode::from_raw_mode(0o755))
+                .map_err(|error| Error::file("opening up", &data, error))?;
+            state::store(&directory.join("volume.json"), volume)
+        };
+        fill().inspect_err(|_| {
+            // As in `volume_ensure`.
+            let _ = state::delete_tree(&directory);
+        })?;
+        Ok((directory, lock))
+    }
+
+    /// Deletes what killed commands left of volumes.
+    pub(crate) fn sweep_volumes(&self) -> Result<()> {
+        for name in state::names_in(&self.paths.volumes())? {
+            let directory = self.paths.volumes().join(&name);
+            if name.starts_with(GONE) {
+                state::delete_tree(&directory)?;
+            } else if name.starts_with(NEW)
+                && let Ok(Some(_lock)) = Lock::try_now(&directory)?
+            {
+                state::delete_tree(&directory)?;
+            }
+        }
+        Ok(())
     }
 
     fn volume_directory(&self, name: &str) -> Result<PathBuf> {
@@ -76,6 +136,7 @@ impl Engine {
     /// What reading the state says.
     pub fn volume_list(&self) -> Result<Vec<Volume>> {
         let mut names = state::names_in(&self.paths.volumes())?;
+        names.retain(|name| !name.starts_with('.'));
         names.sort();
         let load = |name: String| {
             state::load(&self.paths.volumes().join(name).join("volume.json")).transpose()
@@ -124,9 +185,15 @@ impl Engine {
 
     fn volume_delete(&self, name: &str) -> Result<()> {
         let directory = self.volume_directory(name)?;
-        // The document first: a volume without one is a leftover that `volume_ensure` fills anew.
-        state::delete_file(&directory.join("volume.json"))?;
-        state::delete_tree(&directory)?;
+        let doomed = self.paths.volumes().join(format!("{GONE}{name}"));
+        // One of the same name whose removal was killed.
+        state::delete_tree(&doomed)?;
+        match rustix::fs::rename(&directory, &doomed) {
+            // Another command was quicker.
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(Error::file("removing", &directory, error)),
+        }
+        state::delete_tree(&doomed)?;
         self.happened(Happening::new("volume", "destroy", name, BTreeMap::new()))
     }
 

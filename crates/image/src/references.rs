@@ -73,12 +73,17 @@ impl References {
             Err(Errno::NOENT) => false,
             Err(error) => return Err(Error::io("remove", path)(error)),
         };
-        let repository = self.repository(reference);
-        match rustix::fs::unlinkat(rustix::fs::CWD, &repository, AtFlags::REMOVEDIR) {
-            // Other tags are in it, or it was never there.
-            Ok(()) | Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOENT) => Ok(was_there),
-            Err(error) => Err(Error::io("remove", repository)(error)),
+        remove_if_empty(&self.repository(reference))?;
+        Ok(was_there)
+    }
+
+    /// Removes the directories of repositories whose last tag went with a command that was killed. The caller holds the
+    /// lock.
+    pub(crate) fn sweep(&self) -> Result<()> {
+        for repository in entries(&self.root)? {
+            remove_if_empty(&self.root.join(repository))?;
         }
+        Ok(())
     }
 
     /// Every name and the image it points to, sorted by name.
@@ -120,6 +125,14 @@ impl References {
             }
         }
         Ok(found)
+    }
+}
+
+fn remove_if_empty(repository: &Path) -> Result<()> {
+    match rustix::fs::unlinkat(rustix::fs::CWD, repository, AtFlags::REMOVEDIR) {
+        // Other tags are in it, or it was never there.
+        Ok(()) | Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOENT) => Ok(()),
+        Err(error) => Err(Error::io("remove", repository)(error)),
     }
 }
 

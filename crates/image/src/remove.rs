@@ -176,6 +176,7 @@ impl Images {
             pruned.removed.push(removed);
         }
         self.sweep_memos()?;
+        self.references().sweep()?;
         if quiet.is_none() {
             pruned.postponed = true;
             return Ok(pruned);

@@ -51,15 +51,10 @@ pub fn spawn(command: &mut Command, place: Place<'_>) -> io::Result<Child> {
     };
     // SAFETY: the closure makes a few system calls and allocates nothing, as is asked between fork and exec.
     unsafe { command.pre_exec(enter) };
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            if place.namespaces & namespace::PID != 0 {
-                namespace::join(place.process, namespace::PID)?;
-            }
-            command.spawn()
-        });
-        thread
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
+    crate::process::in_thread(|| {
+        if place.namespaces & namespace::PID != 0 {
+            namespace::join(place.process, namespace::PID)?;
+        }
+        command.spawn()
+    })?
 }

@@ -91,6 +91,22 @@ pub fn execve_fd(
     raw::check(result).err().unwrap_or(Errno::NOEXEC)
 }
 
+/// Runs `work` in a thread that ends with it: for what a thread does not come back from, such as entering a namespace.
+/// A panic in it goes on in the caller.
+///
+/// # Errors
+/// EAGAIN or ENOMEM when there can be no more threads.
+pub fn in_thread<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, Errno> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .spawn_scoped(scope, work)
+            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::AGAIN))?;
+        Ok(thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
+
 /// Ends the process at once.
 pub fn exit(status: i32) -> ! {
     loop {

@@ -209,12 +209,9 @@ impl KeptLayers {
 
     /// Makes the namespace by a thread that ends in it, and pins it.
     fn create(&self) -> Result<OwnedFd, Error> {
-        let made = std::thread::scope(|scope| {
-            // A panic there is a bug here.
-            let thread = scope.spawn(empty_namespace).join();
-            thread.unwrap_or(Err(Errno::CANCELED))
-        });
-        let namespace = made.map_err(|source| self.failed(source))?;
+        let namespace = coracle_linux::process::in_thread(empty_namespace)
+            .flatten()
+            .map_err(|source| self.failed(source))?;
         let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
         let pin = openat(CWD, &self.pin, flags, Mode::RUSR | Mode::WUSR)
             .map(File::from)

@@ -427,12 +427,8 @@ pub fn exec(request: Exec<'_>) -> Result<Running, Error> {
         return execute(plan, &work);
     }
     // The thread that enters the pid namespace cannot come back; all that it has to do comes first.
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| execute(plan, &work));
-        thread
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
+    coracle_linux::process::in_thread(|| execute(plan, &work))
+        .map_err(|source| Error::host("starting a thread of", "this command", source))?
 }
 
 /// Clones the process of an exec and lets it run.

@@ -117,7 +117,9 @@ impl Cp {
             source,
         })?;
         std::thread::scope(|scope| {
-            let unpacked = scope.spawn(|| archive::unpack(reader, &destination));
+            let unpacked = std::thread::Builder::new()
+                .spawn_scoped(scope, || archive::unpack(reader, &destination))
+                .map_err(no_thread)?;
             let mut out = Upstream {
                 out: io::BufWriter::with_capacity(128 << 10, writer),
                 refused: false,
@@ -236,20 +238,26 @@ impl Cp {
             source,
         })?;
         std::thread::scope(|scope| {
-            let packed = scope.spawn(|| {
-                archive::pack(
-                    source,
-                    &called,
-                    follow,
-                    io::BufWriter::with_capacity(128 << 10, writer),
-                )
-            });
+            let pack = || {
+                let out = io::BufWriter::with_capacity(128 << 10, writer);
+                archive::pack(source, &called, follow, out)
+            };
+            let packed = std::thread::Builder::new()
+                .spawn_scoped(scope, pack)
+                .map_err(no_thread)?;
             let unpacked = engine.copy_in(&id, &directory, &mut reader, self.archive);
             drop(reader);
             // When unpacking failed, packing failed only for want of a reader.
             unpacked?;
             joined(packed)
         })
+    }
+}
+
+fn no_thread(source: io::Error) -> Error {
+    Error::Terminal {
+        action: "start a thread",
+        source,
     }
 }
 

@@ -69,10 +69,12 @@ impl Engine {
         };
         // One thread reads the tree, this one stores what comes: the layer is never whole in memory or on disk twice.
         std::thread::scope(|scope| {
-            let writer = scope.spawn(|| {
-                let out = std::io::BufWriter::new(std::fs::File::from(write));
-                coracle_store::tar_of_upper(&upper, &IdMap::identity(), out)
-            });
+            let writer = std::thread::Builder::new()
+                .spawn_scoped(scope, || {
+                    let out = std::io::BufWriter::new(std::fs::File::from(write));
+                    coracle_store::tar_of_upper(&upper, &IdMap::identity(), out)
+                })
+                .map_err(|source| Error::file("starting a thread to read", &upper, source))?;
             let made = self.images()?.commit(std::fs::File::from(read), &commit);
             // If reading failed, storing failed only because of it.
             writer

@@ -386,7 +386,7 @@ pub(crate) fn fill(root: BorrowedFd<'_>, from: &str, to: &Path, ids: &Ids) -> Re
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(failed("making a pipe for", to))?;
     std::thread::scope(|scope| {
-        let packed = scope.spawn(|| -> Result<()> {
+        let pack = || -> Result<()> {
             let mut packer = Packer {
                 tar: TarWriter::new(std::io::BufWriter::new(File::from(write))),
                 ids,
@@ -397,7 +397,10 @@ pub(crate) fn fill(root: BorrowedFd<'_>, from: &str, to: &Path, ids: &Ids) -> Re
                 .finish()
                 .map(drop)
                 .map_err(|source| Error::file("copying", to, source))
-        });
+        };
+        let packed = std::thread::Builder::new()
+            .spawn_scoped(scope, pack)
+            .map_err(|source| Error::file("starting a thread to fill", to, source))?;
         let unpacked = unpack(target.as_fd(), "/", &mut File::from(read), true);
         packed
             .join()

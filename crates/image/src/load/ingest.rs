@@ -59,8 +59,9 @@ pub(crate) fn layers(
         Ok(())
     };
     let result = std::thread::scope(|scope| {
+        // Without a second thread, where there can be none, this one does it all.
         let others: Vec<_> = (1..WORKERS.min(pending.len()))
-            .map(|_| scope.spawn(work))
+            .map_while(|_| std::thread::Builder::new().spawn_scoped(scope, work).ok())
             .collect();
         let mut result = work();
         for other in others {
