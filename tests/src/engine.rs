@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::image::{BUSYBOX, busybox_archive};
 use crate::invocation::{Invocation, Outcome, Session, binary};
-use crate::{host, user, words};
+use crate::{host, patience, user, words};
 
 /// State, run-time state and images of one test, in a folder of its own under /var/tmp (the disk: an overlay's upper
 /// layer cannot be on every tmpfs, and paths stay short enough for a socket's address).
@@ -201,7 +201,7 @@ impl Engine {
     /// Waits until the container's `State.Status` is `status`.
     #[track_caller]
     pub fn until_status(&self, container: &str, status: &str) {
-        let end = Instant::now() + Duration::from_secs(20);
+        let end = Instant::now() + patience(Duration::from_secs(20));
         loop {
             let now = self.field(container, "{{.State.Status}}");
             if now == status {
@@ -215,7 +215,7 @@ impl Engine {
     /// Waits until the container's log contains `text`.
     #[track_caller]
     pub fn until_logged(&self, container: &str, text: &str) {
-        let end = Instant::now() + Duration::from_secs(20);
+        let end = Instant::now() + patience(Duration::from_secs(20));
         loop {
             let outcome = self.run(&format!("logs {container}"));
             if outcome.stdout.contains(text) || outcome.stderr.contains(text) {
@@ -305,7 +305,7 @@ impl Drop for Engine {
         }
         self.unmount_layers();
         // Monitors end a moment after their container.
-        let end = Instant::now() + Duration::from_secs(10);
+        let end = Instant::now() + patience(Duration::from_secs(10));
         loop {
             let left = self.leftovers();
             if left.is_empty() {

@@ -8,6 +8,8 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use crate::patience;
+
 /// The binary under test: `CORACLE_BIN`, else the release build of this workspace.
 pub fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("CORACLE_BIN") {
@@ -124,7 +126,7 @@ impl Invocation {
             .unwrap_or_else(|error| panic!("{}: {error}", self.line));
         let stdout = reader(child.stdout.take().expect("piped"));
         let stderr = reader(child.stderr.take().expect("piped"));
-        let (line, limit) = (self.line, self.limit);
+        let (line, limit) = (self.line, patience(self.limit));
         Session {
             child,
             line,
@@ -175,7 +177,7 @@ impl Session {
 
     /// Waits until standard output contains `text` and gives all of it so far; panics after `limit`.
     pub fn expect(&mut self, text: &str, limit: Duration) -> String {
-        let end = Instant::now() + limit;
+        let end = Instant::now() + patience(limit);
         loop {
             let seen = String::from_utf8_lossy(&self.seen).into_owned();
             if seen.contains(text) {
@@ -248,7 +250,7 @@ impl Session {
 
 /// After the command's end the pipe must end too: one that stays open has leaked into a monitor or a container.
 fn drain(line: &str, name: &str, from: &Receiver<Vec<u8>>, into: &mut Vec<u8>) {
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + patience(Duration::from_secs(10));
     loop {
         match from.recv_timeout(end.saturating_duration_since(Instant::now())) {
             Ok(bytes) => into.extend(bytes),

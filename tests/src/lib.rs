@@ -34,10 +34,22 @@ pub use words::words;
 
 use std::time::{Duration, Instant};
 
-/// Asks `condition` every few milliseconds until it holds; panics with `what` after `limit`.
+/// How long to wait here where a host's own processor would be given `limit`: `CORACLE_TEST_PATIENCE` times as long, which
+/// is 1 unless the machine that the tests run in is emulated (`cargo xtask vm`).
+pub fn patience(limit: Duration) -> Duration {
+    let factor = std::env::var("CORACLE_TEST_PATIENCE").map_or(1, |text| {
+        text.parse()
+            .unwrap_or_else(|error| panic!("CORACLE_TEST_PATIENCE is {text:?}: {error}"))
+    });
+    limit * factor
+}
+
+/// Asks `condition` every few milliseconds until it holds; panics with `what` after [`patience`] with
+/// `limit`.
 ///
 /// Waiting for an event that has no descriptor in a black-box test is the only use of this.
 pub fn eventually(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
+    let limit = patience(limit);
     let end = Instant::now() + limit;
     while !condition() {
         assert!(Instant::now() < end, "not within {limit:?}: {what}");

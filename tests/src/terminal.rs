@@ -9,7 +9,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcgetattr, tcsetwinsize};
 
-use crate::Invocation;
+use crate::{Invocation, patience};
 
 /// The controlling side of a pseudo-terminal, with a command on the other.
 pub struct Terminal {
@@ -80,7 +80,7 @@ impl Terminal {
     /// Waits until the terminal has shown `text`.
     #[track_caller]
     pub fn expect(&self, text: &str) {
-        let end = Instant::now() + Duration::from_secs(20);
+        let end = Instant::now() + patience(Duration::from_secs(20));
         while !self.screen().contains(text) {
             assert!(
                 Instant::now() < end,
@@ -108,7 +108,7 @@ impl Terminal {
     /// Waits for the command's end; gives its exit code.
     #[track_caller]
     pub fn wait(mut self) -> i32 {
-        let end = Instant::now() + Duration::from_secs(20);
+        let end = Instant::now() + patience(Duration::from_secs(20));
         loop {
             if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
                 return status.code().unwrap_or(-1);
