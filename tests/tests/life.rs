@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use coracle_tests::{Engine, host};
+use coracle_tests::{Engine, host, patience};
 
 #[test]
 fn create_start_wait_and_remove() {
@@ -56,7 +56,10 @@ fn stop_terminates_then_kills() {
     );
     engine.until_logged("soft", "up");
     let outcome = engine.run("stop soft").success();
-    assert!(outcome.took < Duration::from_secs(5), "{outcome:?}");
+    assert!(
+        outcome.took < patience(Duration::from_secs(5)),
+        "{outcome:?}"
+    );
     assert_eq!(engine.field("soft", "{{.State.ExitCode}}"), "0");
     engine.detached(
         "--name hard",
@@ -78,7 +81,10 @@ fn stop_signal_and_timeout_are_the_containers() {
     engine.detached("--name c1 --stop-signal SIGUSR2 --stop-timeout 20", script);
     engine.until_logged("c1", "up");
     let outcome = engine.run("stop c1").success();
-    assert!(outcome.took < Duration::from_secs(10), "{outcome:?}");
+    assert!(
+        outcome.took < patience(Duration::from_secs(10)),
+        "{outcome:?}"
+    );
     assert_eq!(engine.field("c1", "{{.State.ExitCode}}"), "11");
 }
 
