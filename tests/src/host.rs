@@ -28,19 +28,56 @@ pub fn has_program(name: &str) -> bool {
     found
 }
 
-/// Where cgroups can be made by the one who runs the tests, for this controller, in either version.
+/// Whether the one who runs the tests can limit by this controller (v2's name for it); a visible skip where not.
 pub fn has_controller(name: &str) -> bool {
-    let v1 = Path::new("/sys/fs/cgroup")
-        .join(name)
-        .join("cgroup.procs")
-        .exists();
-    let v2 = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers")
-        .is_ok_and(|list| list.split_whitespace().any(|controller| controller == name));
-    let found = (v1 || v2) && rustix::process::geteuid().is_root();
+    let found = if rustix::process::geteuid().is_root() {
+        let legacy = if name == "io" { "blkio" } else { name };
+        let v1 = Path::new("/sys/fs/cgroup")
+            .join(legacy)
+            .join("cgroup.procs")
+            .exists();
+        v1 || lists_controller(Path::new("/sys/fs/cgroup"), name)
+    } else {
+        delegated_cgroup().is_some_and(|cgroup| lists_controller(&cgroup, name))
+    };
     if !found {
         skip(&format!("no cgroup controller {name} for us"));
     }
     found
+}
+
+/// Whether processes can be frozen by the one who runs the tests: every cgroup of v2 can be.
+pub fn has_freezer() -> bool {
+    let found = if rustix::process::geteuid().is_root() {
+        let root = Path::new("/sys/fs/cgroup");
+        root.join("freezer/cgroup.procs").exists() || root.join("cgroup.controllers").exists()
+    } else {
+        delegated_cgroup().is_some()
+    };
+    if !found {
+        skip("no cgroup that we may freeze");
+    }
+    found
+}
+
+fn lists_controller(cgroup: &Path, name: &str) -> bool {
+    fs::read_to_string(cgroup.join("cgroup.controllers"))
+        .is_ok_and(|list| list.split_whitespace().any(|controller| controller == name))
+}
+
+/// The highest v2 cgroup above us in which this user may make others.
+fn delegated_cgroup() -> Option<PathBuf> {
+    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let path = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let own = Path::new("/sys/fs/cgroup").join(path);
+    let may_write = |cgroup: &&Path| {
+        let file = cgroup.join("cgroup.subtree_control");
+        rustix::fs::access(&file, rustix::fs::Access::WRITE_OK).is_ok()
+    };
+    own.ancestors()
+        .take_while(may_write)
+        .last()
+        .map(Path::to_owned)
 }
 
 /// The mount points at or under `dir`, in this mount namespace.

@@ -161,7 +161,7 @@ fn update_is_live_and_refuses_to_shrink_below_use() {
 
 #[test]
 fn device_write_rate_is_held() {
-    if !host::has_controller("blkio") && !host::has_controller("io") {
+    if !host::has_controller("io") {
         return;
     }
     let engine = Engine::new();

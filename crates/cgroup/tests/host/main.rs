@@ -1,7 +1,7 @@
 //! Limits against the kernel of this host: each is set, pushed against, and must hold.
 //!
 //! All of it runs as the host is, and again in a mount namespace of its own where the v2, the v1 or all hierarchies are
-//! covered, so that a hybrid host proves every layout; `tests/on_v2.sh` runs it on a kernel with all v2 controllers.
+//! covered, so that a hybrid host proves every layout; `cargo xtask vm cgroup/host` runs it on kernels with all v2 controllers.
 //! Everything is made below `coracle-test-PID` and removed, also on failure.
 
 mod creation;
