@@ -42,6 +42,8 @@ pub const TARGETS: &[Target] = &[
     ("log_reader", supervision::reader),
     ("names", names::names),
     ("oci_config", runtime::config),
+    ("oci_process", runtime::process),
+    ("oci_resources", runtime::resources),
     ("passwd", host::passwd),
     ("proc_stat", host::process),
     ("seccomp_profile", runtime::seccomp),

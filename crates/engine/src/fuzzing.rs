@@ -15,6 +15,7 @@ pub fn documents(bytes: &[u8]) {
     same::<Record>(bytes);
     same::<LastRun>(bytes);
     same::<Run>(bytes);
+    same::<crate::bundle::StoredForFuzzing>(bytes);
     if let Ok(record) = serde_json::from_slice::<Record>(bytes) {
         let run = Run::expected(&record);
         assert!(!run.cgroup.is_empty());

@@ -33,6 +33,8 @@ pub use document::{parse, parse_process, shares_host_ids};
 pub use exec::{ExecCommand, ExecRequest, ExecSource};
 pub use features::features;
 pub use launch::Launched;
+#[cfg(feature = "fuzzing")]
+pub(crate) use record::Record as StoredForFuzzing;
 pub use record::{StateDocument, Status};
 pub use stats::stats;
 pub use template::template;

@@ -22,7 +22,7 @@ pub(super) const CONFIG: &str = "config.json";
 /// What was decided of a container; docs/format/oci-state.md.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Record {
+pub(crate) struct Record {
     pub version: u32,
     pub oci_version: String,
     pub id: String,
@@ -46,7 +46,7 @@ pub(super) struct Record {
 /// Hooks that run when the command that made the container is gone.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct LateHooks {
+pub(crate) struct LateHooks {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub start_container: Vec<Hook>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
