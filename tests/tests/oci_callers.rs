@@ -347,6 +347,32 @@ fn exec_changes_the_containers_own_process() {
 }
 
 #[test]
+fn an_exec_has_the_processors_that_it_is_given() {
+    let Some(oci) = oci() else { return };
+    let mut document = oci.document(SLEEPS);
+    // Not for the first process.
+    document["process"]["execCPUAffinity"] = json!({ "initial": "0", "final": "0" });
+    oci.create("a", &document).success();
+    oci.verb("start", "a").success();
+    let mut process = oci.document("grep Cpus_allowed_list /proc/self/status")["process"].clone();
+    let exec = |process: &Value| {
+        let path = oci.dir().join("process.json");
+        fs::write(&path, process.to_string()).expect("a file");
+        oci.command([
+            "exec",
+            "--process",
+            &path.display().to_string(),
+            &oci.id("a"),
+        ])
+        .run()
+    };
+    process["execCPUAffinity"] = json!({ "initial": "0", "final": "0" });
+    exec(&process).success().out("Cpus_allowed_list:\t0\n");
+    process["execCPUAffinity"] = json!({ "initial": "zero" });
+    exec(&process).code(255);
+}
+
+#[test]
 fn descriptors_are_preserved_for_socket_activation() {
     let Some(oci) = oci() else { return };
     oci.write(&oci.document("cat <&3; echo $LISTEN_FDS $LISTEN_PID"));

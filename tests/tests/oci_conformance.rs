@@ -717,6 +717,26 @@ sentences! {
         });
         assert_eq!(outcome.success().stdout, "77\n");
     };
+    a_tmpfs_begins_with_what_the_image_has:
+    "tmpcopyup: copy up the contents to a tmpfs (mount option)" => |oci| {
+        fs::create_dir(oci.dir().join("rootfs/data")).expect("a folder");
+        fs::create_dir(oci.dir().join("rootfs/data/sub")).expect("a folder");
+        fs::write(oci.dir().join("rootfs/data/sub/file"), "content").expect("a file");
+        std::os::unix::fs::symlink("sub/file", oci.dir().join("rootfs/data/link")).expect("a link");
+        assert_eq!(says(oci, "cat /data/link; echo new > /data/sub/file; stat -f -c %T /data", |document| {
+            mount(json!({ "destination": "/data", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup", "nosuid"] }))(document);
+        }), "contenttmpfs");
+        assert_eq!(fs::read_to_string(oci.dir().join("rootfs/data/sub/file")).expect("as it was"), "content");
+    };
+    the_memory_policy_is_set:
+    "memoryPolicy (object, OPTIONAL) sets the NUMA memory policy of the container's process: set_mempolicy(2)" => |oci| {
+        if !fs::exists("/sys/devices/system/node/node0").unwrap_or(false) {
+            return skip("this kernel has no NUMA");
+        }
+        let policy = json!({ "mode": "MPOL_BIND", "nodes": "0" });
+        assert!(says(oci, "head -1 /proc/self/numa_maps", add("/linux", "memoryPolicy", policy)).contains("bind:0"));
+        refused(oci.run_with("true", add("/linux", "memoryPolicy", json!({ "mode": "MPOL_BIND", "nodes": "nowhere" }))));
+    };
     personality_is_set:
     "personality (object, OPTIONAL) sets the Linux execution personality" => |oci| {
         assert_eq!(says(oci, "uname -m", add("/linux", "personality", json!({ "domain": "LINUX32" }))), "i686");

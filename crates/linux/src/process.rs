@@ -405,6 +405,30 @@ pub fn wait_for_signal() -> Result<i32, Errno> {
     .map(|signal| signal as i32)
 }
 
+/// The most memory nodes that a kernel can have (`MAX_NUMNODES` of the largest configuration).
+pub const MEMORY_NODES: usize = 1024;
+
+/// Where the memory of the calling process comes from: set_mempolicy(2), with `mode` including its flags. No nodes are no
+/// mask.
+///
+/// # Errors
+/// As set_mempolicy(2): EINVAL for a node that is not there, ENOSYS without NUMA.
+pub fn set_memory_policy(mode: u32, nodes: Option<&[u64; MEMORY_NODES / 64]>) -> Result<(), Errno> {
+    let (mask, count) = match nodes {
+        // The kernel counts one bit more than it reads.
+        Some(nodes) => (nodes.as_ptr() as usize, MEMORY_NODES + 1),
+        None => (0, 0),
+    };
+    // SAFETY: the kernel reads `MEMORY_NODES` bits, all of which the array has, or nothing.
+    raw::check(unsafe {
+        raw::syscall(
+            libc::SYS_set_mempolicy,
+            [mode as usize, mask, count, 0, 0, 0],
+        )
+    })
+    .map(drop)
+}
+
 /// Starts a program with `mask` as its blocked signals, rather than the caller's.
 ///
 /// # Errors

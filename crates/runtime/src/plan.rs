@@ -29,9 +29,9 @@ use coracle_linux::capability::Set;
 use coracle_linux::clone::Mailbox;
 use coracle_linux::descriptor::Slot;
 use coracle_linux::mount::Attributes;
-use coracle_linux::process::{Scheduling, StringArray};
+use coracle_linux::process::{MEMORY_NODES, Scheduling, StringArray};
 use rustix::process::{Resource, Rlimit};
-use rustix::thread::{Gid, Uid};
+use rustix::thread::{CpuSet, Gid, Uid};
 
 use crate::seccomp::Program;
 
@@ -311,6 +311,10 @@ pub(crate) struct Command {
     pub(crate) working_directory: CString,
     pub(crate) rlimits: Vec<(Resource, Rlimit)>,
     pub(crate) scheduling: Option<Scheduling>,
+    /// Only for a process that joins a container.
+    pub(crate) affinity: Option<Affinity>,
+    pub(crate) memory_policy: Option<MemoryPolicy>,
+    pub(crate) labels: Option<Labels>,
     /// Class and level.
     pub(crate) io_priority: Option<(u16, u16)>,
     pub(crate) personality: Option<u32>,
@@ -363,6 +367,36 @@ pub(crate) struct Capabilities {
     pub(crate) permitted: Set,
     pub(crate) inheritable: Set,
     pub(crate) ambient: Set,
+}
+
+/// The processors of a process: before it is in the container's cgroup, and afterwards.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Affinity {
+    pub(crate) initial: Option<CpuSet>,
+    pub(crate) last: Option<CpuSet>,
+}
+
+/// See [`coracle_linux::process::set_memory_policy`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MemoryPolicy {
+    pub(crate) mode: u32,
+    pub(crate) nodes: Option<[u64; MEMORY_NODES / 64]>,
+}
+
+/// What a process writes about its own exec.
+#[derive(Debug)]
+pub(crate) struct Labels {
+    /// The host's procfs, whose `self` is the writer.
+    pub(crate) proc: OwnedFd,
+    pub(crate) all: Vec<Label>,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub(crate) struct Label {
+    /// Below the procfs.
+    pub(crate) path: CString,
+    pub(crate) text: Vec<u8>,
 }
 
 /// A terminal to be made.

@@ -5,15 +5,15 @@ use std::sync::atomic::Ordering;
 
 use coracle_linux::descriptor::{Fd, Slot};
 use coracle_linux::{futex, keyring, namespace, process, seccomp};
-use rustix::fs::{CWD, FileType, Mode, OFlags, fchown, fstat, openat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fchown, fstat, openat, openat2};
 use rustix::io::{Errno, read};
 use rustix::process::{chdir, ioctl_tiocsctty, set_parent_process_death_signal, umask};
-use rustix::thread::Uid;
+use rustix::thread::{Uid, sched_setaffinity};
 
 use super::console::open_peer;
 use super::{Never, WATCH, Walk};
 use crate::gate;
-use crate::plan::{Command, Executable, Identity, PRESERVED, Place, life, word};
+use crate::plan::{Command, Executable, Identity, Labels, PRESERVED, Place, life, word};
 use crate::step::Step;
 
 impl Walk<'_> {
@@ -118,7 +118,35 @@ impl Walk<'_> {
             self.at(Step::SettingScheduling);
             process::set_scheduling(scheduling)?;
         }
+        if let Some(set) = command.affinity.and_then(|affinity| affinity.last) {
+            self.at(Step::SettingAffinity);
+            sched_setaffinity(None, &set)?;
+        }
+        if let Some(policy) = &command.memory_policy {
+            self.at(Step::SettingMemoryPolicy);
+            process::set_memory_policy(policy.mode, policy.nodes.as_ref())?;
+        }
+        if let Some(labels) = &command.labels {
+            self.set_labels(labels)?;
+        }
         umask(Mode::from_raw_mode(command.umask));
+        Ok(())
+    }
+
+    /// The labels that the exec gives the process.
+    fn set_labels(&self, labels: &Labels) -> Result<(), Errno> {
+        for label in &labels.all {
+            self.at(Step::SettingLabel);
+            // `self` is a link of procfs's own text, resolved to our pid in the namespace of that procfs.
+            let file = Fd::from(openat2(
+                &labels.proc,
+                label.path.as_c_str(),
+                OFlags::WRONLY | OFlags::CLOEXEC,
+                Mode::empty(),
+                ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV | ResolveFlags::BENEATH,
+            )?);
+            rustix::io::write(&file, &label.text)?;
+        }
         Ok(())
     }
 

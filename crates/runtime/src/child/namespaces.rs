@@ -65,6 +65,15 @@ impl Walk<'_> {
             )?);
             write(&file, value)?;
         }
+        if let Some(set) = self
+            .plan
+            .command
+            .affinity
+            .and_then(|affinity| affinity.initial)
+        {
+            self.at(Step::SettingAffinity);
+            rustix::thread::sched_setaffinity(None, &set)?;
+        }
         for (index, limit) in &join.raise {
             self.at_index(Step::SettingRlimit, *index);
             let (resource, _) = self.plan.command.rlimits.get(*index).ok_or(Errno::INVAL)?;

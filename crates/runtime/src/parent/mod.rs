@@ -1,6 +1,7 @@
 //! What the parent does: the clone, and then, beside its child, all that needs rights which the child does not have.
 
 mod binds;
+mod copy_up;
 mod ids;
 mod overlay;
 mod users;
@@ -194,6 +195,13 @@ fn give_mounts(
             continue;
         };
         mount.put(binds::open(bind, namespace)?);
+    }
+    for copy in &work.copies {
+        let Some(Source::Given { mount }) = tree.mounts.get(copy.mount).map(|step| &step.source)
+        else {
+            continue;
+        };
+        mount.put(copy_up::make(copy, borrow(root)?)?);
     }
     for device in &work.devices {
         let Some(Node::Bind { mount }) = tree.devices.get(device.device).map(|device| &device.node)

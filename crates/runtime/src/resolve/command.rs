@@ -14,7 +14,7 @@ use oci_spec::runtime::{
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::{Gid, Uid};
 
-use super::{Host, capabilities, host, null, string};
+use super::{Host, capabilities, host, null, placement, string};
 use crate::plan::{Command, Identity, PRESERVED, Terminal};
 use crate::request::{IdMapping, Map, RunAs, Stdio};
 use crate::state::Clamp;
@@ -171,23 +171,6 @@ pub(super) fn resolve(
             format!("at most {PRESERVED} can be"),
         ));
     }
-    for (what, set) in [
-        ("process.apparmorProfile", document.apparmor_profile()),
-        ("process.selinuxLabel", document.selinux_label()),
-    ] {
-        if set.as_ref().is_some_and(|value| !value.is_empty()) {
-            return Err(Error::invalid(
-                what,
-                "security modules with labels are not supported",
-            ));
-        }
-    }
-    if document.exec_cpu_affinity().is_some() {
-        return Err(Error::invalid(
-            "process.execCPUAffinity",
-            "it is not supported; use a cpuset",
-        ));
-    }
     let (terminal, streams) = match stdio {
         Stdio::Terminal => {
             let size = document
@@ -223,6 +206,9 @@ pub(super) fn resolve(
         working_directory: string("process.cwd", cwd)?,
         rlimits: limits.rlimits,
         scheduling: scheduling(document)?,
+        affinity: None,
+        memory_policy: None,
+        labels: placement::labels(document)?,
         io_priority: io_priority(document)?,
         personality: None,
         new_session_keyring: true,

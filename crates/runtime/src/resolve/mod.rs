@@ -13,6 +13,7 @@ mod mounts;
 mod namespaces;
 mod null;
 mod options;
+mod placement;
 mod root;
 mod sysctl;
 
@@ -58,6 +59,18 @@ pub(crate) struct Bind {
     pub(crate) idmap: Option<(Idmap, bool)>,
 }
 
+/// A tmpfs that the parent makes and fills from the image.
+#[derive(Debug)]
+pub(crate) struct CopyUp {
+    /// The mount it is for, an index into the plan's.
+    pub(crate) mount: usize,
+    /// What it stands for, relative to the root.
+    pub(crate) target: CString,
+    /// As in [`crate::plan::Source::New`].
+    pub(crate) config: Vec<(CString, Option<CString>)>,
+    pub(crate) attributes: u64,
+}
+
 /// A device node of the host that the parent opens.
 #[derive(Debug)]
 pub(crate) struct HostDevice {
@@ -79,6 +92,7 @@ pub(crate) struct Work<'a> {
     /// The root, when the parent makes it.
     pub(crate) root: Option<Root>,
     pub(crate) binds: Vec<Bind>,
+    pub(crate) copies: Vec<CopyUp>,
     pub(crate) devices: Vec<HostDevice>,
     pub(crate) raise: Vec<Raise>,
     pub(crate) oom_score_adj: Option<i32>,
@@ -143,11 +157,12 @@ pub(crate) fn start(start: Start<'_>) -> Result<(Plan, Work<'_>), Error> {
     });
     command.new_session_keyring = !deviations.keep_keyring;
     command.personality = command::personality(spec)?;
+    command.memory_policy = placement::memory_policy(spec)?;
     if prepare.is_none() {
         // New, so that it cannot be set already.
         let _ = command.identity.set(process.own_identity()?);
     }
-    let (file_system, root, binds, host_devices) = if spaces.new_mount {
+    let (file_system, root, binds, copies, host_devices) = if spaces.new_mount {
         let tree = mounts::resolve(
             spec,
             root,
@@ -162,9 +177,10 @@ pub(crate) fn start(start: Start<'_>) -> Result<(Plan, Work<'_>), Error> {
                 files,
             },
         )?;
-        (Some(tree.plan), tree.root, tree.binds, tree.devices)
+        let plan = Some(tree.plan);
+        (plan, tree.root, tree.binds, tree.copies, tree.devices)
     } else {
-        (None, None, Vec::new(), Vec::new())
+        (None, None, Vec::new(), Vec::new(), Vec::new())
     };
     let sysctls = sysctl::resolve(spec, &spaces)?;
     let own_root = host.root_ids(&ids);
@@ -224,6 +240,7 @@ pub(crate) fn start(start: Start<'_>) -> Result<(Plan, Work<'_>), Error> {
         ids,
         root,
         binds,
+        copies,
         devices: host_devices,
         raise: limits.raise,
         oom_score_adj,
@@ -274,7 +291,7 @@ pub(crate) fn exec(exec: Exec<'_>, pidfd: OwnedFd) -> Result<(Plan, ExecWork), E
         &mut clamped,
         &host,
     )?;
-    let command = command::resolve(
+    let mut command = command::resolve(
         document,
         seccomp,
         stdio,
@@ -287,6 +304,7 @@ pub(crate) fn exec(exec: Exec<'_>, pidfd: OwnedFd) -> Result<(Plan, ExecWork), E
         &process,
         &host,
     )?;
+    command.affinity = placement::affinity(document)?;
     // New, so that it cannot be set already.
     let _ = command.identity.set(process.own_identity()?);
     let (clone_into, tasks) = match cgroup {
@@ -387,12 +405,6 @@ fn refuse_unsupported(spec: &oci_spec::runtime::Spec) -> Result<(), Error> {
     if linux.intel_rdt().is_some() {
         return no("linux.intelRdt", "Intel RDT is not supported");
     }
-    if linux.memory_policy().is_some() {
-        return no(
-            "linux.memoryPolicy",
-            "NUMA memory policies are not supported; use a cpuset",
-        );
-    }
     if linux
         .net_devices()
         .as_ref()
@@ -402,13 +414,6 @@ fn refuse_unsupported(spec: &oci_spec::runtime::Spec) -> Result<(), Error> {
             "linux.netDevices",
             "moving network devices is the engine's business",
         );
-    }
-    if linux
-        .mount_label()
-        .as_ref()
-        .is_some_and(|label| !label.is_empty())
-    {
-        return no("linux.mountLabel", "SELinux labels are not supported");
     }
     Ok(())
 }

@@ -10,7 +10,10 @@ use oci_spec::runtime::{LinuxIdMapping, Mount, Spec};
 
 use super::namespaces::Spaces;
 use super::options::{self, Options};
-use super::{Bind, Host, HostDevice, INIT, Idmap, devices, hooks, in_root, root as roots, string};
+use super::{
+    Bind, CopyUp, Host, HostDevice, INIT, Idmap, devices, hooks, in_root, placement, root as roots,
+    string,
+};
 use crate::Error;
 use crate::plan::{File, FileSystem, Kind, Link, MountStep, Source};
 use crate::request::{IdMapping, Map, OwnFile, Root};
@@ -33,6 +36,7 @@ pub(super) struct Tree {
     pub(super) plan: FileSystem,
     pub(super) root: Option<Root>,
     pub(super) binds: Vec<Bind>,
+    pub(super) copies: Vec<CopyUp>,
     pub(super) devices: Vec<HostDevice>,
 }
 
@@ -45,6 +49,9 @@ pub(super) struct Context<'a> {
     pub(super) mounts: Vec<MountStep>,
     pub(super) links: Vec<Link>,
     binds: Vec<Bind>,
+    copies: Vec<CopyUp>,
+    /// The SELinux context of new file systems.
+    label: Option<String>,
 }
 
 /// What the document does not say of the file systems.
@@ -84,6 +91,8 @@ pub(super) fn resolve(
         mounts: Vec::new(),
         links: Vec::new(),
         binds: Vec::new(),
+        copies: Vec::new(),
+        label: placement::mount_label(spec)?,
     };
     let mut dev_is_the_hosts = false;
     for mount in spec.mounts().iter().flatten() {
@@ -190,6 +199,7 @@ pub(super) fn resolve(
         plan,
         root,
         binds: context.binds,
+        copies: context.copies,
         devices: nodes.on_host,
     })
 }
@@ -359,6 +369,12 @@ impl Context<'_> {
                     .transpose()?,
             ));
         }
+        if let (Some(label), "tmpfs" | "devpts" | "mqueue") = (&self.label, kind) {
+            config.push((
+                c"context".to_owned(),
+                Some(string("linux.mountLabel", label)?),
+            ));
+        }
         let mut attributes = parsed.attributes.set;
         // Others may be mounted inside of a tmpfs, so that it becomes read-only last.
         let late = kind == "tmpfs" && attributes & RDONLY != 0;
@@ -366,14 +382,20 @@ impl Context<'_> {
             attributes &= !RDONLY;
         }
         let propagation = parsed.propagation.map_or(0, |(value, _)| value);
-        self.mounts.push(MountStep {
-            target,
-            source: Source::New {
+        let attributes = attributes & (0xff | ATIME | coracle_linux::mount::NOSYMFOLLOW);
+        let source = if parsed.copy_up {
+            self.copied_up(&target, kind, config, attributes)?
+        } else {
+            Source::New {
                 kind: string("mount type", kind)?,
                 config,
-                attributes: attributes & (0xff | ATIME | coracle_linux::mount::NOSYMFOLLOW),
+                attributes,
                 made: Slot::new(),
-            },
+            }
+        };
+        self.mounts.push(MountStep {
+            target,
+            source,
             kind: Kind::Directory,
             attributes: Attributes {
                 propagation,
@@ -412,6 +434,38 @@ impl Context<'_> {
             name: string("file", &format!("{number}-{}", name.to_string_lossy()))?,
             content: file.content,
         })
+    }
+
+    /// A tmpfs with the image's files in it, which the parent makes: the child may not allocate.
+    fn copied_up(
+        &mut self,
+        target: &CString,
+        kind: &str,
+        config: Vec<(CString, Option<CString>)>,
+        attributes: u64,
+    ) -> Result<Source, Error> {
+        let what = || {
+            format!(
+                "option \"tmpcopyup\" of the mount on /{}",
+                target.to_string_lossy()
+            )
+        };
+        if kind != "tmpfs" {
+            return Err(Error::invalid(what(), "only a tmpfs can begin so"));
+        }
+        if !self.host.may_mount {
+            return Err(Error::invalid(
+                what(),
+                "only a privileged caller can copy the image's files",
+            ));
+        }
+        self.copies.push(CopyUp {
+            mount: self.mounts.len(),
+            target: target.clone(),
+            config,
+            attributes,
+        });
+        Ok(Source::Given { mount: Slot::new() })
     }
 
     /// The caller's own executable, read-only.

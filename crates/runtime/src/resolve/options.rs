@@ -24,6 +24,8 @@ pub(super) struct Options {
     pub(super) propagation: Option<(u64, bool)>,
     /// `Some(recursive)` for `idmap` and `ridmap`.
     pub(super) idmap: Option<bool>,
+    /// It begins with what the image has in its place.
+    pub(super) copy_up: bool,
     /// What the file system itself gets.
     pub(super) data: Vec<(String, Option<String>)>,
 }
@@ -100,12 +102,7 @@ pub(super) fn parse(target: &str, words: &[String]) -> Result<Options, Error> {
             "idmap" => options.idmap = options.idmap.or(Some(false)),
             "ridmap" => options.idmap = Some(true),
             "remount" => return no(word, "a container's mounts are made, not changed"),
-            "tmpcopyup" => {
-                return no(
-                    word,
-                    "copying the image's files into a tmpfs is not supported",
-                );
-            }
+            "tmpcopyup" => options.copy_up = true,
             word => {
                 if let Some(change) = attribute(word) {
                     apply(&mut options.attributes, change);
@@ -120,6 +117,9 @@ pub(super) fn parse(target: &str, words: &[String]) -> Result<Options, Error> {
                 }
             }
         }
+    }
+    if options.bind.is_some() && options.copy_up {
+        return no("tmpcopyup", "only a tmpfs can begin so");
     }
     if options.bind.is_some()
         && let Some((key, _)) = options.data.first()
