@@ -94,6 +94,11 @@ impl Invocation {
         self
     }
 
+    /// What was typed after the program's name.
+    pub(crate) fn line(&self) -> &str {
+        &self.line
+    }
+
     /// The command as the standard library has it, for a test that wants its own descriptors.
     pub fn into_command(self) -> Command {
         self.command
@@ -139,7 +144,7 @@ impl Invocation {
     }
 }
 
-fn reader(mut from: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
+pub(crate) fn reader(mut from: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
         let mut buffer = vec![0; 64 * 1024];
@@ -250,14 +255,19 @@ impl Session {
 
 /// After the command's end the pipe must end too: one that stays open has leaked into a monitor or a container.
 fn drain(line: &str, name: &str, from: &Receiver<Vec<u8>>, into: &mut Vec<u8>) {
-    let end = Instant::now() + patience(Duration::from_secs(10));
+    assert!(
+        ended_within(from, into, patience(Duration::from_secs(10))),
+        "{line}: ended, but something still holds its {name} open"
+    );
+}
+
+/// Reads a pipe to its end; whether that came in time.
+pub(crate) fn ended_within(from: &Receiver<Vec<u8>>, into: &mut Vec<u8>, limit: Duration) -> bool {
+    let end = Instant::now() + limit;
     loop {
         match from.recv_timeout(end.saturating_duration_since(Instant::now())) {
             Ok(bytes) => into.extend(bytes),
-            Err(RecvTimeoutError::Disconnected) => return,
-            Err(RecvTimeoutError::Timeout) => {
-                panic!("{line}: ended, but something still holds its {name} open")
-            }
+            Err(error) => return error == RecvTimeoutError::Disconnected,
         }
     }
 }
@@ -273,6 +283,22 @@ impl fmt::Debug for Outcome {
 }
 
 impl Outcome {
+    pub(crate) fn of(
+        line: String,
+        code: i32,
+        stdout: String,
+        stderr: String,
+        took: Duration,
+    ) -> Outcome {
+        Outcome {
+            line,
+            code,
+            stdout,
+            stderr,
+            took,
+        }
+    }
+
     /// Asserts the exit code.
     #[track_caller]
     pub fn code(self, code: i32) -> Outcome {

@@ -8,6 +8,7 @@
 //! - only processes that the harness started are killed, each by its pid;
 //! - a privilege or kernel feature that is missing is a visible skip ([`skip`]), never a silent pass.
 
+pub mod crash;
 mod engine;
 pub mod host;
 mod image;
@@ -18,8 +19,10 @@ mod skip;
 pub mod soak;
 pub mod tar;
 mod terminal;
+pub mod trace;
 mod user;
 mod words;
+pub mod world;
 
 pub use engine::Engine;
 pub use image::{

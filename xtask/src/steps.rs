@@ -45,8 +45,8 @@ const SILENCE: Duration = Duration::from_secs(300);
 
 /// Runs `cargo test` with `args`, passes its output on and counts it. A run that fails without a failed test (it does
 /// not compile, a test program died) is a failure of its own, and so is one that says nothing for [`SILENCE`], which
-/// ends it with everything that it started.
-pub(crate) fn test(args: &[&str], skip_log: &Path) -> CargoTest {
+/// ends it with everything that it started. `complete` asks the tests that take a sample for all of it.
+pub(crate) fn test(args: &[&str], skip_log: &Path, complete: bool) -> CargoTest {
     let mut seen = CargoTest::default();
     let color = if std::io::stdout().is_terminal() {
         "always"
@@ -58,6 +58,7 @@ pub(crate) fn test(args: &[&str], skip_log: &Path) -> CargoTest {
     let child = cargo(&["test", "--no-fail-fast", "--color", color])
         .args(args)
         .env("CORACLE_SKIP_LOG", skip_log)
+        .envs(complete.then_some(("CORACLE_TEST_COMPLETE", "1")))
         .stdout(Stdio::piped())
         .process_group(0)
         .spawn();

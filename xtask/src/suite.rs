@@ -11,6 +11,8 @@ pub(crate) enum Extent {
     Full,
     /// Without the benchmark smoke.
     Quick,
+    /// All of it, and where tests take a sample (crashes, faults), everything: hours.
+    Complete,
 }
 
 /// Layers, formatting, clippy.
@@ -87,11 +89,12 @@ fn run_tests(tally: &mut Tally, skip_log: &std::path::Path, extent: Extent) {
         "--",
         "--show-output",
     ];
-    let unit = steps::test(&unit, skip_log);
+    let complete = extent == Extent::Complete;
+    let unit = steps::test(&unit, skip_log, complete);
     tally.add_cargo_test(&unit, std::path::Path::new("/dev/null"));
-    let black_box = steps::test(&["--package", "coracle-tests"], skip_log);
+    let black_box = steps::test(&["--package", "coracle-tests"], skip_log, complete);
     tally.add_cargo_test(&black_box, skip_log);
-    if extent == Extent::Full {
+    if extent != Extent::Quick {
         eprintln!("==> benchmark smoke");
         bench::smoke(tally);
     }
