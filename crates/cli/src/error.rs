@@ -6,6 +6,7 @@ use std::error::Error as StdError;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
+use crate::output;
 use crate::template::TemplateError;
 
 /// Exit code of whatever this program itself could not do, as Docker's.
@@ -148,20 +149,20 @@ impl Error {
             }
             _ => {}
         }
-        let mut text = format!("error: {self}\n");
+        let mut text = format!("error: {}\n", output::shown(&self.to_string()));
         let mut said = vec![self.to_string()];
         let mut source = self.source();
         while let Some(cause) = source {
             let sentence = cause.to_string();
             // A layer that only passes its source on adds nothing.
             if !said.iter().any(|before| before.contains(&sentence)) {
-                text.push_str(&format!("caused by: {sentence}\n"));
+                text.push_str(&format!("caused by: {}\n", output::shown(&sentence)));
                 said.push(sentence);
             }
             source = cause.source();
         }
         if let Some(hint) = self.hint() {
-            text.push_str(&format!("hint: {hint}\n"));
+            text.push_str(&format!("hint: {}\n", output::shown(&hint.to_string())));
         }
         text
     }
@@ -207,6 +208,11 @@ mod tests {
             "error: cannot read /x\ncaused by: No such file or directory (os error 2)\n"
         );
         assert_eq!(error.exit_code(), 125);
+        let error = Error::usage("a name of an image: \u{1b}[2J\nhint: run this", "none");
+        assert_eq!(
+            error.render(),
+            "error: a name of an image: \\u{1b}[2J\\nhint: run this\nhint: none\n"
+        );
         let error = Error::usage("two names are needed", "write OLD NEW");
         assert_eq!(
             error.render(),

@@ -2,6 +2,7 @@
 //!
 //! Column width is that of the widest cell plus three, at least ten, as Docker's tables have.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 use serde_json::{Map, Value};
@@ -47,12 +48,44 @@ impl Row {
     }
 }
 
+impl Row {
+    /// For a table: what stands in a cell is one line of it.
+    fn shown(&self) -> Self {
+        let cells = |map: &Map<String, Value>| {
+            let cell = |value: &Value| match value {
+                Value::String(text) => shown(text).into_owned().into(),
+                other => other.clone(),
+            };
+            map.iter()
+                .map(|(name, value)| (name.clone(), cell(value)))
+                .collect()
+        };
+        Self {
+            fields: cells(&self.fields),
+            labels: cells(&self.labels),
+        }
+    }
+}
+
 /// The default table of a verb.
 pub(crate) struct Columns {
     /// Template of a line, with tabs between cells.
     pub(crate) default: &'static str,
     /// Heading of each field.
     pub(crate) headings: &'static [(&'static str, &'static str)],
+}
+
+/// Text of a container's or an image's for a terminal: control characters, with which it could move the cursor, hide
+/// lines or type into it, are spelled out.
+pub(crate) fn shown(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let spelled = text.chars().flat_map(|c| match c.is_control() {
+        true => c.escape_default().collect::<Vec<_>>(),
+        false => vec![c],
+    });
+    Cow::Owned(spelled.collect())
 }
 
 /// Prints on standard output.
@@ -78,7 +111,7 @@ pub(crate) fn render(
     if format == "json" {
         return Ok(rows
             .iter()
-            .map(|row| format!("{}\n", Value::Object(row.fields.clone())))
+            .map(|row| without_control(&format!("{}\n", Value::Object(row.fields.clone()))))
             .collect());
     }
     let escaped = format.replace("\\t", "\t").replace("\\n", "\n");
@@ -93,7 +126,8 @@ pub(crate) fn render(
         lines.push(template.render(&headings(columns, rows), Some(&label_headings(rows)))?);
     }
     for row in rows {
-        lines.push(template.render(&Value::Object(row.fields.clone()), Some(&row.labels))?);
+        let row = if table { row.shown() } else { row.clone() };
+        lines.push(template.render(&Value::Object(row.fields), Some(&row.labels))?);
     }
     Ok(if table {
         align(&lines)
@@ -171,7 +205,19 @@ pub(crate) fn pretty(value: &Value) -> String {
     let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, formatter);
     // A Value with string keys written to memory: neither can fail.
     let _ = serde::Serialize::serialize(value, &mut serializer);
-    String::from_utf8_lossy(&bytes).into_owned()
+    without_control(&String::from_utf8_lossy(&bytes))
+}
+
+/// JSON leaves DEL and the second set of control characters as they are; a terminal obeys those too.
+fn without_control(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '\u{7f}'..='\u{9f}' => text.push_str(&format!("\\u{:04x}", c as u32)),
+            c => text.push(c),
+        }
+    }
+    text
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Who runs: `user[:group]` by the passwd and group files of the container's own root.
 //!
 //! The root is hostile: the files are opened under its handle (no link leads out), a device or FIFO in their place is
-//! not read, and only so much of them. Rules as in Docker: a name must be there, a number need not; a user's groups
-//! are those that list it; an explicit group replaces them.
+//! not read, and only so much of them. Rules as in Docker: a name must be there, a number need not and is never a
+//! name; a user's groups are those that list it; an explicit group replaces them.
 
 use std::fs::File;
 use std::io::Read;
@@ -91,11 +91,16 @@ pub(crate) fn resolve(passwd: &str, group: &str, user: &str, extra: &[String]) -
         None => (user, None),
     };
     let user = if user.is_empty() { "0" } else { user };
-    let number: Option<u32> = user.parse().ok();
-    // A name that is a number is a name first, as in Docker.
-    let entry = users(passwd)
-        .find(|entry| entry.name == user)
-        .or_else(|| number.and_then(|uid| users(passwd).find(|entry| entry.uid == uid)));
+    let number = id(user);
+    // A number is never a name: an image could call root 1000 (CVE-2016-3697), or what is no number here, because it is too
+    // large, and elsewhere is one (CVE-2024-40635, CVE-2026-46680).
+    if number.is_none() && looks_like_number(user) {
+        return Err(not_an_id("user", user));
+    }
+    let entry = match number {
+        Some(uid) => users(passwd).find(|entry| entry.uid == uid),
+        None => users(passwd).find(|entry| entry.name == user),
+    };
     let (uid, primary, home, name) = match (&entry, number) {
         (Some(entry), _) => (entry.uid, entry.gid, entry.home, entry.name),
         (None, Some(uid)) => (uid, 0, "", ""),
@@ -139,11 +144,34 @@ pub(crate) fn resolve(passwd: &str, group: &str, user: &str, extra: &[String]) -
     })
 }
 
+/// An id by its number, as Docker bounds it: no id is negative as the kernel's signed type (-1 means "as before").
+fn id(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|id| *id <= i32::MAX as u32)
+}
+
+fn looks_like_number(text: &str) -> bool {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn not_an_id(what: &str, text: &str) -> Error {
+    Error::refused_with(
+        format!("the {what} {text:?} is a number, but not the number of a {what}"),
+        "give a number from 0 to 2147483647, or a name",
+    )
+}
+
 fn group_id(group: &str, name: &str) -> Result<u32> {
+    if let Some(gid) = id(name) {
+        return Ok(gid);
+    }
+    if looks_like_number(name) {
+        return Err(not_an_id("group", name));
+    }
     let found = groups(group)
         .find(|(other, _, _)| *other == name)
         .map(|(_, gid, _)| gid);
-    found.or_else(|| name.parse().ok()).ok_or_else(|| {
+    found.ok_or_else(|| {
         Error::refused_with(
             format!("no group {name:?} in the container's /etc/group"),
             "name one that is there, or give a number",
@@ -173,7 +201,7 @@ mod tests {
             ("web:mail", identity(33, 51, &[51], "/var/www")),
             ("web:7", identity(33, 7, &[7], "/var/www")),
             ("1234", identity(1234, 0, &[0], "/")),
-            ("77", identity(5, 5, &[5], "/seven")),
+            ("77", identity(77, 0, &[0], "/")),
         ] {
             assert_eq!(
                 resolve(PASSWD, GROUP, user, &[]).unwrap(),
@@ -183,6 +211,25 @@ mod tests {
         }
         let extra = resolve(PASSWD, GROUP, "web", &["mail".into(), "9".into()]).unwrap();
         assert_eq!(extra.groups, [9, 44, 50, 51]);
+    }
+
+    #[test]
+    fn a_number_is_never_a_name() {
+        let passwd = "1000:x:0:0::/:\n4294967296:x:0:0::/:\n-1:x:0:0::/:\n2147483648:x:0:0::/:\n";
+        assert_eq!(resolve(passwd, "", "1000", &[]).unwrap().uid, 1000);
+        for user in [
+            "4294967296",
+            "4294967295",
+            "2147483648",
+            "-1",
+            "18446744073709551616",
+        ] {
+            assert!(resolve(passwd, "", user, &[]).is_err(), "{user}");
+            assert!(
+                resolve(passwd, "", &format!("1000:{user}"), &[]).is_err(),
+                "{user}"
+            );
+        }
     }
 
     #[test]

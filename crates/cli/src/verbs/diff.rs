@@ -17,7 +17,7 @@ impl super::Verb for Diff {
         let changes = door.engine()?.diff(&door.find(&self.container)?)?;
         let lines: String = changes
             .iter()
-            .map(|(kind, path)| format!("{kind} {path}\n"))
+            .map(|(kind, path)| format!("{kind} {}\n", output::shown(&path.to_string())))
             .collect();
         output::print(&lines).map(|()| 0)
     }

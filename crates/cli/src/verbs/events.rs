@@ -107,7 +107,7 @@ fn line(event: &Event) -> String {
     let attributes: Vec<_> = event
         .attributes
         .iter()
-        .map(|(key, value)| format!("{key}={value}"))
+        .map(|(key, value)| format!("{}={}", output::shown(key), output::shown(value)))
         .collect();
     let attributes = if attributes.is_empty() {
         String::new()

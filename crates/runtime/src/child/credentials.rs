@@ -45,7 +45,14 @@ impl Walk<'_> {
         if let Some(sets) = &command.capabilities {
             self.at(Step::SettingCapabilities);
             set_keep_capabilities(false)?;
-            capability::set(sets.effective, sets.permitted, sets.inheritable)?;
+            let (mut effective, mut permitted) = (sets.effective, sets.permitted);
+            if command.no_new_privileges && identity.uid.as_raw() != 0 {
+                // The exec takes them from an ordinary user anyway; until then the kernel counts them as his, and lets a
+                // file's capabilities up to them pass in spite of no_new_privs.
+                permitted.0 &= sets.ambient.0;
+                effective.0 &= sets.ambient.0;
+            }
+            capability::set(effective, permitted, sets.inheritable)?;
             self.at(Step::SettingAmbient);
             capability::set_ambient(sets.ambient)?;
         }

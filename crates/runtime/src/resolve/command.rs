@@ -85,6 +85,15 @@ impl Process {
 
 /// Computes what depends on the user.
 pub(crate) fn identity(process: &Process, user: &RunAs) -> Result<Identity, Error> {
+    // -1 tells the kernel to leave an id as it is: root's.
+    if user.uid == u32::MAX
+        || [user.gid]
+            .iter()
+            .chain(&user.groups)
+            .any(|gid| *gid == u32::MAX)
+    {
+        return Err(Error::invalid("process.user", "4294967295 is not an id"));
+    }
     if let Some((uids, gids)) = &process.maps {
         let unmapped = |what, id| {
             Err(Error::Unmapped {
@@ -183,7 +192,11 @@ pub(super) fn resolve(
             stdout,
             stderr,
         } => {
-            let [stdin, stdout, stderr] = [stdin, stdout, stderr].map(null::harmless);
+            let handed = |stream| match process.maps {
+                Some(_) => Ok(stream),
+                None => null::harmless(stream),
+            };
+            let [stdin, stdout, stderr] = [stdin, stdout, stderr].map(handed);
             (None, Some([stdin?.into(), stdout?.into(), stderr?.into()]))
         }
     };

@@ -2,8 +2,7 @@
 //!
 //! A stream is a handle on the node as well as on the device: a container with the host's ids could give /dev/null another
 //! mode or owner through it, for the whole host. So such a stream is opened again from a read-only mount of its node,
-//! which refuses that, and through which the device is read and written as before. Terminals are of no concern: one that is
-//! not the container's own is never handed in.
+//! which refuses that, and through which the device is read and written as before (a link to it then reads `/`).
 
 use std::os::fd::{AsFd, OwnedFd};
 
