@@ -1,4 +1,4 @@
-/* Keys: `add DESCRIPTION SECRET` puts a key into the caller's session keyring and prints its serial number (it expires
+/* Keys: `add DESCRIPTION SECRET` puts a key into the keyring of the caller's user and prints its serial number (it expires
  * by itself); `steal SERIAL DESCRIPTION` tries to read it by number and by name. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +12,7 @@ int main(int argc, char **argv)
 {
 	char secret[256];
 	if (argc == 4 && strcmp(argv[1], "add") == 0) {
-		long key = syscall(SYS_add_key, "user", argv[2], argv[3], strlen(argv[3]), -3);
+		long key = syscall(SYS_add_key, "user", argv[2], argv[3], strlen(argv[3]), -4);
 		if (key < 0) {
 			perror("add_key");
 			return 1;

@@ -22,6 +22,11 @@ pub struct Terminal {
 impl Terminal {
     /// Starts `invocation` with a terminal of 24 rows and 80 columns as its controlling terminal and three streams.
     pub fn spawn(invocation: Invocation) -> Terminal {
+        Terminal::of(&invocation.into_command())
+    }
+
+    /// Starts the program and arguments of `command` likewise: a shell, say, from which the binary is then started.
+    pub fn of(command: &std::process::Command) -> Terminal {
         let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
             .expect("a pseudo-terminal can be had");
         grantpt(&controller).expect("grantpt");
@@ -30,7 +35,6 @@ impl Terminal {
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
         let terminal = rustix::fs::open(&name, flags, Mode::empty()).expect("it was unlocked");
         set_size(&controller, 24, 80);
-        let command = invocation.into_command();
         // `setsid --ctty` makes the session and takes the terminal, which would need unsafe code here.
         let mut outer = std::process::Command::new("setsid");
         outer
