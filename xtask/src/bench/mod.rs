@@ -9,6 +9,7 @@ mod fresh;
 mod images;
 mod latency;
 mod measure;
+mod oci;
 mod peers;
 
 use std::collections::BTreeMap;
@@ -168,10 +169,11 @@ fn measure_all(options: &Options) -> Figures {
         }
     };
     type Benchmark = fn(&mut Figures, &Scale, Option<&mut Peers>);
-    let all: [(&str, Benchmark); 6] = [
+    let all: [(&str, Benchmark); 7] = [
         ("binary", density::binary),
         ("run", latency::run),
         ("exec", latency::exec),
+        ("oci", oci::run),
         ("burst", latency::burst),
         ("crowd", density::crowd),
         ("idle", density::idle),

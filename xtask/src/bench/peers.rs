@@ -229,7 +229,7 @@ fn folders(folder: &Path, found: &mut Vec<PathBuf>) {
 }
 
 /// A program in the peers' mount namespace, with the environment that the `peer` script gives.
-fn enter(program: &str) -> Command {
+pub(super) fn enter(program: &str) -> Command {
     let mut command = Command::new("nsenter");
     command
         .arg(NAMESPACE)
