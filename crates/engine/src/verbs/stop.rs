@@ -34,32 +34,38 @@ impl Engine {
         signal: Option<&str>,
     ) -> Result<()> {
         let id = &record.id;
-        let observed = self.settled(record)?;
-        let Some(run) = &observed.run else {
-            return Ok(());
-        };
         let seconds = timeout.or(record.spec.stop_timeout).unwrap_or(10);
         let wait = Duration::from_secs(seconds.into());
         let signal = parse(signal.unwrap_or(&record.process.stop_signal))?;
-        if observed.status == Status::Paused {
-            // A frozen process sees no signal but SIGKILL.
-            self.cgroup_of(run)?.thaw()?;
-        }
-        if observed.monitored {
+        let mut stopped = false;
+        // A monitor that is killed while it is asked stops nothing, and the next look may give the container another:
+        // so it is over when a look says so.
+        loop {
+            let observed = self.settled(record)?;
+            let Some(run) = &observed.run else {
+                break;
+            };
+            stopped = true;
+            if observed.status == Status::Paused {
+                // A frozen process sees no signal but SIGKILL.
+                self.cgroup_of(run)?.thaw()?;
+            }
+            if !observed.monitored {
+                self.stop_without_monitor(record, run, signal, wait)?;
+                continue;
+            }
             let asked = ask(&self.paths.attach(id), |client| {
                 client.stop(Some(signal), StopTimeout::After(wait))
             });
-            if !unless_gone(asked)? && observed.running().is_some() {
+            if unless_gone(asked)?.is_none() && observed.running().is_some() {
                 // It cannot be asked, but it still clears away after what it looks after.
                 self.stop_without_monitor(record, run, signal, wait)?;
             }
             // The monitor kills when the time is over, and clears away.
             self.wait_for_end_of_run(id)?;
         }
-        // Without a monitor, or if that was killed meanwhile, this command is the one to stop it.
-        let observed = self.observe(record)?;
-        if let (Some(run), false) = (observed.running(), observed.monitored) {
-            self.stop_without_monitor(record, run, signal, wait)?;
+        if !stopped {
+            return Ok(());
         }
         self.happened(Happening::container("stop", record))
     }
@@ -93,8 +99,10 @@ impl Engine {
         let run = running(&record, &observed, "kill")?;
         let asked = match observed.monitored {
             true => unless_gone(ask(&self.paths.attach(id), |client| client.signal(signal)))?,
-            false => false,
+            false => None,
         };
+        // One that was killed before it answered may not have done it: rather twice than never.
+        let asked = asked.unwrap_or(false);
         if !asked && let Some(process) = open(run)? {
             send(&process, signal)?;
         }
@@ -103,11 +111,9 @@ impl Engine {
             self.cgroup_of(run)?.thaw()?;
         }
         if signal == Signal::KILL {
-            // As `docker kill`: returns when it is over.
+            // As `docker kill`: returns when it is over. The last look clears away where there was no monitor.
             self.wait_for_end_of_run(id)?;
-            if !observed.monitored {
-                self.observe(&record)?;
-            }
+            self.observe(&record)?;
         }
         self.happened(
             Happening::container("kill", &record).with("signal", signal.number().to_string()),
@@ -125,17 +131,18 @@ impl Engine {
     }
 }
 
-/// Asks the monitor for one thing and waits until it was done.
+/// Asks the monitor for one thing and waits until it was done; false if it went away without a word.
 pub(crate) fn ask(
     socket: &std::path::Path,
     request: impl FnOnce(&Client) -> coracle_monitor::Result<()>,
-) -> Result<()> {
+) -> Result<bool> {
     let client = Client::connect(socket, Wants::default())?;
     request(&client)?;
     let mut buffer = Vec::new();
     loop {
         match client.receive(&mut buffer)? {
-            Event::Done(_) | Event::Closed => return Ok(()),
+            Event::Done(_) => return Ok(true),
+            Event::Closed => return Ok(false),
             Event::Failed(_, why) => {
                 return Err(Error::refused(format!(
                     "the monitor could not do it: {why}"
@@ -146,11 +153,11 @@ pub(crate) fn ask(
     }
 }
 
-/// Whether the monitor did it; that it is gone, or going, is no error.
-fn unless_gone(asked: Result<()>) -> Result<bool> {
+/// What [`ask`] says; that there is no monitor to ask is no error, and `None`.
+fn unless_gone(asked: Result<bool>) -> Result<Option<bool>> {
     match asked {
-        Ok(()) => Ok(true),
-        Err(Error::Monitor(coracle_monitor::Error::NoMonitor { .. })) => Ok(false),
+        Ok(done) => Ok(Some(done)),
+        Err(Error::Monitor(coracle_monitor::Error::NoMonitor { .. })) => Ok(None),
         Err(error) => Err(error),
     }
 }
