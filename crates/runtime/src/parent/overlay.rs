@@ -302,11 +302,11 @@ impl From<Errno> for Failure {
 }
 
 impl Failure {
-    /// Descriptors are "not supported" before 6.5 and an "unknown parameter" before 6.13; a mount that is in no mount
-    /// namespace is invalid without a word before 6.15.
+    /// Descriptors are "not supported" before 6.5, and those that are only a place (`O_PATH`) "bad" before 6.13; a mount
+    /// that is in no mount namespace is invalid without a word before 6.15.
     fn is_for_want_of_a_newer_kernel(&self) -> bool {
         match self.source {
-            Errno::OPNOTSUPP => true,
+            Errno::OPNOTSUPP | Errno::BADF => true,
             Errno::INVAL => self.message.is_empty() || self.message.contains("Unknown parameter"),
             _ => false,
         }
