@@ -4,7 +4,7 @@
 //! $XDG_CACHE_HOME/coracle-vm (or ~/.cache/coracle-vm)
 //!   apt-SUITE/        apt's own lists and packages
 //!   userland-N/       root/ as unpacked, root.ext4, xfs.img, ext4.img, btrfs.img
-//!   kernel-NAME-N/    vmlinuz, modules.erofs, early/NN-module.ko in the order of loading, version
+//!   kernel-NAME-N/    vmlinux, modules.erofs, early/NN-module.ko in the order of loading, version
 //! ```
 //! N is [`FORMAT`]. An entry is made beside its place and renamed, so that what is there is whole.
 
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use super::{Problem, Result};
 
 /// Changes whenever the making of an entry does.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// The cache folder.
 pub(super) struct Cache(PathBuf);

@@ -90,7 +90,7 @@ impl Kernel {
     }
 
     pub(super) fn image(&self) -> PathBuf {
-        self.dir.join("vmlinuz")
+        self.dir.join("vmlinux")
     }
 
     pub(super) fn modules(&self) -> PathBuf {
@@ -154,14 +154,49 @@ fn make(choice: Choice, dir: &Path, cache: &Cache, tools: &Tools) -> Result<()> 
             .arg(&version),
     )?;
     tools.erofs(&lib, &dir.join("modules.erofs"))?;
+    uncompress(image, &dir.join("vmlinux"), tools)?;
     load_early(&modules, &dir.join("early"), tools)?;
     let finish = || {
-        fs::copy(image, dir.join("vmlinuz"))?;
         fs::write(dir.join("version"), &version)?;
         fs::remove_dir_all(&unpacked)?;
         fs::remove_dir_all(&stage)
     };
     finish().problem(|| format!("cannot complete {}", dir.display()))
+}
+
+/// Takes the kernel itself out of a bzImage: QEMU starts it by its PVH entry, and the emulated processor need not
+/// uncompress it, which takes longer than all else that a kernel does until its first process.
+///
+/// The header is Documentation/arch/x86/boot.rst's: `setup_sects` at 0x1f1, `payload_offset` and `payload_length` at
+/// 0x248. The payload ends with its uncompressed size.
+fn uncompress(image: &Path, into: &Path, tools: &Tools) -> Result<()> {
+    let bytes = fs::read(image).problem(|| format!("cannot read {}", image.display()))?;
+    let payload = payload(&bytes).ok_or_else(|| format!("{} is no bzImage", image.display()))?;
+    let program = match payload {
+        [0xfd, b'7', b'z', ..] => "xz",
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => "zstd",
+        _ => {
+            return Err(format!(
+                "{} is compressed in an unknown way",
+                image.display()
+            ));
+        }
+    };
+    let packed = into.with_extension("packed");
+    fs::write(&packed, payload).problem(|| format!("cannot write {}", packed.display()))?;
+    let from = fs::File::open(&packed).problem(|| format!("cannot open {}", packed.display()))?;
+    let to = fs::File::create(into).problem(|| format!("cannot make {}", into.display()))?;
+    passes(tools.command(program).arg("-dc").stdin(from).stdout(to))?;
+    fs::remove_file(&packed).problem(|| format!("cannot remove {}", packed.display()))
+}
+
+fn payload(image: &[u8]) -> Option<&[u8]> {
+    let number = |at: usize| {
+        let bytes: [u8; 4] = image.get(at..at + 4)?.try_into().ok()?;
+        usize::try_from(u32::from_le_bytes(bytes)).ok()
+    };
+    let start = (usize::from(*image.get(0x1f1)?) + 1) * 512 + number(0x248)?;
+    image.get(start..start + number(0x24c)?.checked_sub(4)?)
 }
 
 /// The packages that a kernel is made of; `linux-image` alone until 6.12.
@@ -291,6 +326,17 @@ mod tests {
         ];
         let kernels: Vec<&&str> = names.iter().filter(|name| is_kernel(name)).collect();
         assert_eq!(kernels, [&names[1], &names[3]]);
+    }
+
+    #[test]
+    fn payload_is_where_the_header_says() {
+        let mut image = vec![0u8; 0x1000];
+        image[0x1f1] = 3;
+        image[0x248..0x24c].copy_from_slice(&16u32.to_le_bytes());
+        image[0x24c..0x250].copy_from_slice(&9u32.to_le_bytes());
+        image[2048 + 16..2048 + 25].copy_from_slice(b"abcdeSIZE");
+        assert_eq!(payload(&image), Some(&b"abcde"[..]));
+        assert_eq!(payload(&image[..2050]), None);
     }
 
     #[test]

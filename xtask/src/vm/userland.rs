@@ -16,7 +16,7 @@ use super::{Problem, Result, passes};
 /// The release that it is made of, whichever kernel runs it.
 const RELEASE: &str = "bookworm";
 
-const PACKAGES: [&str; 25] = [
+const PACKAGES: [&str; 26] = [
     "base-files",
     "base-passwd",
     "bash",
@@ -42,6 +42,7 @@ const PACKAGES: [&str; 25] = [
     "util-linux-extra",
     "xfsprogs",
     "xz-utils",
+    "zstd",
 ];
 
 /// What those depend on only for their scripts.

@@ -298,6 +298,9 @@ impl Transfer {
         let file = OpenOptions::new()
             .read(read)
             .write(!read)
+            // Written back on the account of the cgroup that made it, and so it must be made in here.
+            .create(way == "buffered")
+            .truncate(false)
             .custom_flags(direct)
             .open(path);
         let memory = vec![7u8; size as usize + ALIGNMENT];

@@ -74,7 +74,7 @@ pub(super) fn test(subject: &Subject, checks: &mut Checks) {
             "buffered writes within 10 %",
             limited(
                 subject,
-                &file,
+                &file.with_file_name("fresh"),
                 ["--device-write-bps", &rate(RATE)],
                 "buffered",
                 LARGE,
@@ -100,8 +100,10 @@ fn prepare(subject: &Subject) -> Result<PathBuf, String> {
     let failed = |error: std::io::Error| format!("cannot prepare {}: {error}", file.display());
     std::fs::create_dir_all(&directory).map_err(failed)?;
     std::fs::write(&file, vec![1u8; IO_FILE as usize]).map_err(failed)?;
-    // Whoever root inside is outside must be able to write it.
-    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o666)).map_err(failed)?;
+    // Whoever root inside is outside must be able to write it, and another beside it.
+    for (path, mode) in [(&file, 0o666), (&directory, 0o777)] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
+    }
     std::fs::File::open(&file)
         .and_then(|file| file.sync_all())
         .map_err(failed)?;
@@ -165,9 +167,11 @@ fn limited(
         size.to_string(),
     );
     let mount = format!("{directory}:/scratch");
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let inside = format!("/scratch/{name}");
     let answer = subject.run(
         &[limit[0], limit[1], "-v", &mount],
-        &["io", way, "/scratch/file", &size_text, "5"],
+        &["io", way, &inside, &size_text, "5"],
     )?;
     let (bytes, operations) = reached(&answer.output()?)?;
     Ok(if size == SMALL {
