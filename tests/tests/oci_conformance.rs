@@ -67,6 +67,11 @@ const KNOWN: &[(&str, &str, &str)] = &[
         "an_older_version_is_known",
         "a version that is none, and one to come, are taken",
     ),
+    (
+        "runc",
+        "the_memory_policy_is_set",
+        "it is passed over in silence",
+    ),
 ];
 
 fn check(name: &str, sentence: &str, test: fn(&Oci)) {
