@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use coracle_tests::oci::Oci;
-use coracle_tests::{Outcome, Terminal, eventually, skip};
+use coracle_tests::{Outcome, Terminal, eventually, host, skip};
 use serde_json::{Value, json};
 
 /// Where other runtimes do not do what the sentence says: runtime, test, what they do.
@@ -741,6 +741,27 @@ sentences! {
         let policy = json!({ "mode": "MPOL_BIND", "nodes": "0" });
         assert!(says(oci, "head -1 /proc/self/numa_maps", add("/linux", "memoryPolicy", policy)).contains("bind:0"));
         refused(oci.run_with("true", add("/linux", "memoryPolicy", json!({ "mode": "MPOL_BIND", "nodes": "nowhere" }))));
+    };
+    network_devices_are_moved:
+    "netDevices … The runtime MUST check if moving the network interface to the container namespace is possible … MUST preserve the      addresses of global scope … MUST set the network device state to up" => |oci| {
+        if !host::has_program("ip") {
+            return skip("making a network device takes ip(8)");
+        }
+        let name = format!("oci{}", std::process::id() % 100_000);
+        let ip = |line: &str| {
+            let status = std::process::Command::new("ip").args(line.split_whitespace()).status();
+            status.is_ok_and(|status| status.success())
+        };
+        if !ip(&format!("link add {name} type veth peer name {name}p")) {
+            return skip("this host makes no veth device");
+        }
+        assert!(ip(&format!("addr add 192.0.2.7/24 dev {name}")));
+        let devices = json!({ name.clone(): { "name": "moved0" } });
+        let said = says(oci, "ip -o addr show dev moved0; ip -o link show dev moved0", add("/linux", "netDevices", devices));
+        assert!(said.contains("192.0.2.7/24") && said.contains("UP"), "{said}");
+        refused(oci.run_with("true", add("/linux", "netDevices", json!({ "nosuchdevice0": {} }))));
+        // With the container's namespace both ends are gone.
+        eventually("the device is gone", Duration::from_secs(10), || !ip(&format!("link show {name}p")));
     };
     personality_is_set:
     "personality (object, OPTIONAL) sets the Linux execution personality" => |oci| {

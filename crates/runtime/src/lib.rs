@@ -41,6 +41,12 @@ pub use request::{
 pub use state::{Clamp, Created, Creating, Running, exec};
 pub use step::Step;
 
+/// Whether AppArmor and SELinux confine processes on this host, in this order.
+#[must_use]
+pub fn security_modules() -> (bool, bool) {
+    resolve::security_modules()
+}
+
 /// Every capability that this kernel knows.
 #[must_use]
 pub fn all_capabilities() -> Vec<oci_spec::runtime::Capability> {

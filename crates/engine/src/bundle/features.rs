@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 /// The document.
 #[must_use]
 pub fn features() -> Value {
+    let (apparmor, selinux) = coracle_runtime::security_modules();
     let capabilities: Vec<String> = coracle_runtime::all_capabilities()
         .iter()
         .map(|capability| match capability.to_string() {
@@ -43,8 +44,8 @@ pub fn features() -> Value {
                 "knownFlags": SECCOMP_FLAGS,
                 "supportedFlags": SECCOMP_FLAGS,
             },
-            "apparmor": { "enabled": super::labels::apparmor_is_active() },
-            "selinux": { "enabled": super::labels::selinux_is_active() },
+            "apparmor": { "enabled": apparmor },
+            "selinux": { "enabled": selinux },
             "intelRdt": { "enabled": false },
             "mountExtensions": { "idmap": { "enabled": true } },
             "memoryPolicy": {
@@ -54,7 +55,7 @@ pub fn features() -> Value {
                 ],
                 "flags": ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"],
             },
-            "netDevices": { "enabled": false },
+            "netDevices": { "enabled": true },
         },
         "annotations": {
             "io.coracle.version": env!("CARGO_PKG_VERSION"),

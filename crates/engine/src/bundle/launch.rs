@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use super::create::CreateRequest;
 use super::document::{self, Document};
 use super::record::{CONFIG, OUTCOME, Record, START, Status, VERSION};
-use super::{Bundles, cgroup_mount, cgroups, hooks, sockets};
+use super::{Bundles, cgroup_mount, cgroups, hooks, net_devices, sockets};
 use crate::error::{Error, Result};
 use crate::state::{self, Lock};
 use crate::users;
@@ -138,6 +138,7 @@ impl Bundles {
             &request.extra_env,
             request.notify_socket.as_deref(),
         )?;
+        let devices = net_devices::take(&mut spec)?;
         let ids = ids(&spec)?;
         if let Some(process) = spec.process_mut() {
             let own_users = !matches!(ids, IdMapping::Host);
@@ -184,6 +185,9 @@ impl Bundles {
             },
         };
         let mut creating = Creating::begin(start)?;
+        if !devices.is_empty() {
+            net_devices::give(&devices, creating.network_namespace()?)?;
+        }
         record.pid = Some(creating.pid().as_raw_nonzero().get());
         record.start_time = Some(creating.start_time());
         if creating.has_hooks() {

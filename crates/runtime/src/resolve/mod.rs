@@ -32,6 +32,7 @@ pub(crate) use command::{INIT, Process, identity};
 pub(crate) use host::{Host, outside};
 pub(crate) use limits::{Raise, own_oom_score_adj};
 pub(crate) use namespaces::maps_of;
+pub(crate) use placement::security_modules;
 
 use crate::Error;
 use crate::plan::{Container, Gate, Join, Place, Plan};

@@ -102,6 +102,10 @@ fn selinux_is_active() -> bool {
     Path::new("/sys/fs/selinux/enforce").exists()
 }
 
+pub(crate) fn security_modules() -> (bool, bool) {
+    (apparmor_is_active(), selinux_is_active())
+}
+
 /// `process.apparmorProfile` and `process.selinuxLabel`: written by the process for its exec.
 pub(super) fn labels(document: &Document) -> Result<Option<Labels>, Error> {
     let mut all = Vec::new();
