@@ -35,6 +35,8 @@ pub(crate) struct Subject<'e> {
     oom_kills: u64,
     /// The last run is over and everything was given back.
     finished: bool,
+    /// The cgroup of the last run is still there.
+    unreleased: bool,
     /// It ran before this process looked after it, and nothing of it has ended since.
     adopting: bool,
 }
@@ -50,6 +52,7 @@ impl<'e> Subject<'e> {
             starting: None,
             oom_kills: 0,
             finished: false,
+            unreleased: false,
             adopting: false,
         })
     }
@@ -123,11 +126,14 @@ impl<'e> Subject<'e> {
         let result = supervise(&mut self).map_err(own_error);
         // A container that was to be taken over runs on as it was.
         if !self.finished && !self.adopting {
-            let released = self.engine.release_run(&self.record.id, &self.run);
-            let gone = state::delete_tree(&self.engine.paths.run_of(&self.record.id));
-            // The failure that led here is what is reported; these two are what repair would do anyway.
+            // The directory stays where something could not be given back: the next look tries again.
+            let released = self
+                .engine
+                .release_run(&self.record.id, &self.run)
+                .and_then(|()| state::delete_tree(&self.engine.paths.run_of(&self.record.id)));
+            // The failure that led here is what is reported; this is what repair would do anyway.
             if result.is_ok() {
-                released.and(gone)?;
+                released?;
             }
             if let Err(error) = &result {
                 self.record_failed_start(error)?;
@@ -288,6 +294,7 @@ impl<'e> Subject<'e> {
         let mut first = Ok(());
         if let Some(cgroup) = self.cgroup.take() {
             first = first.and(end_cgroup(&cgroup));
+            self.unreleased = first.is_err();
         }
         let auto_remove = self.record.spec.auto_remove && exit.restart_in.is_none();
         if !auto_remove {
@@ -320,14 +327,22 @@ impl<'e> Subject<'e> {
         if let Some(range) = self.run.ids {
             first = first.and(leases::give_back(&engine.paths, range, &self.record.id));
         }
-        first = first.and(state::delete_tree(&engine.paths.run_of(&self.record.id)));
+        if self.unreleased {
+            first = first.and(engine.release_run(&self.record.id, &self.run));
+        }
+        self.finished = true;
+        if first.is_err() {
+            // What could not be given back is found by the directory of the run: the next look tries again.
+            self.lock = None;
+            return first;
+        }
+        first = state::delete_tree(&engine.paths.run_of(&self.record.id));
         self.lock = None;
         if self.record.spec.auto_remove {
             first = first.and(engine.delete_container(&self.record));
             first = first.and(engine.remove_anonymous_volumes(&self.record));
             first = first.and(engine.happened(Happening::container("destroy", &self.record)));
         }
-        self.finished = true;
         first
     }
 
