@@ -420,6 +420,22 @@ fn a_seccomp_agent_gets_the_listener_with_its_metadata() {
     assert_eq!(message["pid"], oci.state("a")["pid"]);
     assert_eq!(message["state"]["id"], oci.id("a"));
     oci.verb("start", "a").success();
+    let process = oci.dir().join("process.json");
+    let other = oci.document("mkdir /tmp/y; true")["process"].clone();
+    fs::write(&process, other.to_string()).expect("a file");
+    let words = [
+        "exec",
+        "--detach",
+        "--process",
+        &process.display().to_string(),
+        &oci.id("a"),
+    ];
+    oci.command(words).run().success();
+    let (text, second) = received(&listener);
+    let message: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(message["state"]["status"], "running");
+    assert_ne!(message["pid"], message["state"]["pid"]);
+    drop(second);
     // Nobody answers: with the listener closed the call fails, and the script goes on.
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(oci.said("a"), "");

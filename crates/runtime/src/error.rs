@@ -113,6 +113,9 @@ pub enum Error {
     /// A hook failed.
     #[error("a hook that runs before the container's command failed")]
     Hook(#[source] crate::BoxError),
+    /// The listener of a seccomp filter could not be handed over.
+    #[error("handing over the listener of the seccomp filter failed")]
+    Listener(#[source] crate::BoxError),
     /// [`crate::Start::prepare`] failed.
     #[error("preparing the container's root file system failed")]
     Prepare(#[source] crate::BoxError),

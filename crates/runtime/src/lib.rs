@@ -38,7 +38,7 @@ pub use request::{
     BoxError, Deviations, Exec, Gate, IdMapping, Lower, Map, OwnFile, Ownership, Prepare, Root,
     RunAs, Start, Stdio, Target,
 };
-pub use state::{Clamp, Created, Creating, Running, exec};
+pub use state::{Clamp, Created, Creating, OnListener, Running, exec, exec_listening};
 pub use step::Step;
 
 /// Whether AppArmor and SELinux confine processes on this host, in this order.

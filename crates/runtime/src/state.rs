@@ -72,6 +72,18 @@ impl Child {
         describe(self.process.plan())
     }
 
+    fn listener(&self) -> Result<Option<OwnedFd>, Error> {
+        let mailbox = &self.process.plan().mailbox;
+        let number = mailbox.word(word::LISTENER).load(Ordering::Acquire);
+        if number == 0 {
+            return Ok(None);
+        }
+        let flags = PidfdGetfdFlags::empty();
+        pidfd_getfd(self.process.pidfd(), number as i32 - 1, flags)
+            .map(Some)
+            .map_err(|source| Error::host("taking", "the seccomp listener", source))
+    }
+
     /// Waits for the exec.
     fn run(self) -> Result<Running, Error> {
         futex::set(self.process.plan().mailbox.word(word::START), 1);
@@ -306,18 +318,7 @@ impl Created {
     /// # Errors
     /// [`Error::Host`] when it cannot be taken out of the process.
     pub fn listener(&self) -> Result<Option<OwnedFd>, Error> {
-        let process = &self.child.process;
-        let number = process
-            .plan()
-            .mailbox
-            .word(word::LISTENER)
-            .load(Ordering::Acquire);
-        if number == 0 {
-            return Ok(None);
-        }
-        pidfd_getfd(process.pidfd(), number as i32 - 1, PidfdGetfdFlags::empty())
-            .map(Some)
-            .map_err(|source| Error::host("taking", "the seccomp listener", source))
+        self.child.listener()
     }
 
     /// Lets it execute the command.
@@ -403,6 +404,22 @@ impl Running {
 /// # Errors
 /// [`Error::Gone`] when the container is not running; else as [`Created::start`].
 pub fn exec(request: Exec<'_>) -> Result<Running, Error> {
+    exec_listening(request, &mut |_, _| {
+        Err("its listener has to be taken by whoever starts the process".into())
+    })
+}
+
+/// Called with the process and the listener of its seccomp filter, before it runs.
+pub type OnListener<'a> = dyn FnMut(Pid, OwnedFd) -> Result<(), BoxError> + Send + 'a;
+
+/// As [`exec`], with a filter that may notify a listener: `on_listener` gets it.
+///
+/// # Errors
+/// As [`exec`]; [`Error::Listener`] with what `on_listener` says.
+pub fn exec_listening(
+    request: Exec<'_>,
+    on_listener: &mut OnListener<'_>,
+) -> Result<Running, Error> {
     let target = request.target;
     let pid = Pid::from_raw(target.pid).ok_or(Error::Gone { pid: target.pid })?;
     let pidfd = match rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) {
@@ -424,15 +441,26 @@ pub fn exec(request: Exec<'_>) -> Result<Running, Error> {
     }
     let (plan, work) = resolve::exec(request, pidfd)?;
     if work.may_return || work.pid_namespace.is_none() {
-        return execute(plan, &work);
+        return execute(plan, &work, on_listener);
     }
     // The thread that enters the pid namespace cannot come back; all that it has to do comes first.
-    coracle_linux::process::in_thread(|| execute(plan, &work))
+    coracle_linux::process::in_thread(|| execute(plan, &work, on_listener))
         .map_err(|source| Error::host("starting a thread of", "this command", source))?
 }
 
 /// Clones the process of an exec and lets it run.
-fn execute(plan: Plan, work: &ExecWork) -> Result<Running, Error> {
+fn execute(
+    plan: Plan,
+    work: &ExecWork,
+    on_listener: &mut OnListener<'_>,
+) -> Result<Running, Error> {
+    let notifies = plan.command.notifies();
+    if notifies && work.own_memory {
+        return Err(Error::invalid(
+            "linux.seccomp",
+            "a filter that notifies a listener cannot be given to one more process of a container with a time namespace",
+        ));
+    }
     let undumpable = Undumpable::begin()
         .map_err(|source| Error::host("protecting", "our own memory", source))?;
     if work.own_memory {
@@ -454,5 +482,11 @@ fn execute(plan: Plan, work: &ExecWork) -> Result<Running, Error> {
         Ok(start_time) => start_time,
         Err(source) => return Err(child.first_failure(gone(pid, source))),
     };
+    if notifies {
+        child.wait_for(life::CREATED)?;
+        if let Some(listener) = child.listener()? {
+            on_listener(child.process.pid(), listener).map_err(Error::Listener)?;
+        }
+    }
     child.run()
 }

@@ -12,7 +12,7 @@ use rustix::process::Pid;
 
 use super::create::hand_over;
 use super::document::{self, shares_host_ids};
-use super::launch::{Launched, inherited};
+use super::launch::{Launched, inherited, send_listener};
 use super::record::{CONFIG, Record, Status};
 use super::verbs::not_running;
 use super::{Bundles, parse};
@@ -81,7 +81,8 @@ impl Bundles {
     /// When the container is not running, or paused; 126 and 127 by [`Error::exit_code`].
     pub fn exec(&self, request: ExecRequest) -> Result<Launched> {
         let (directory, record) = self.existing(&request.id)?;
-        match self.status(&directory, &record, false)? {
+        let status = self.status(&directory, &record, false)?;
+        match status {
             Status::Created | Status::Running => {}
             Status::Paused if request.ignore_paused => {}
             Status::Paused => {
@@ -113,7 +114,7 @@ impl Bundles {
         })?;
         add_home(&mut process, pid)?;
         let entry = self.entry(&record, pid, request.cgroup.as_deref())?;
-        let running = coracle_runtime::exec(coracle_runtime::Exec {
+        let asked = coracle_runtime::Exec {
             target: Target { pid, start_time },
             process: &process,
             seccomp: spec
@@ -127,7 +128,12 @@ impl Bundles {
             },
             preserved: request.preserved,
             clamp: false,
-        })?;
+        };
+        let mut hand = |pid: Pid, listener: OwnedFd| {
+            let told = (pid.as_raw_nonzero().get(), status);
+            Ok(send_listener(&spec, &record, told, &listener)?)
+        };
+        let running = coracle_runtime::exec_listening(asked, &mut hand)?;
         let number = running.pid.as_raw_nonzero().get();
         let console = request.console_socket.as_deref();
         let handed = hand_over(

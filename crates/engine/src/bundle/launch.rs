@@ -195,7 +195,8 @@ impl Bundles {
         }
         let created = creating.finish()?;
         if let Some(listener) = created.listener()? {
-            send_listener(&spec, &record, &listener)?;
+            let pid = created.pid().as_raw_nonzero().get();
+            send_listener(&spec, &record, (pid, Status::Creating), &listener)?;
         }
         record.store(directory)?;
         Ok(Made {
@@ -344,7 +345,12 @@ fn make_gate(directory: &Path) -> Result<Gate> {
 }
 
 /// The agent gets the listener with what the specification has it told.
-fn send_listener(spec: &Spec, record: &Record, listener: &OwnedFd) -> Result<()> {
+pub(super) fn send_listener(
+    spec: &Spec,
+    record: &Record,
+    (pid, status): (i32, Status),
+    listener: &OwnedFd,
+) -> Result<()> {
     let seccomp = spec
         .linux()
         .as_ref()
@@ -360,8 +366,8 @@ fn send_listener(spec: &Spec, record: &Record, listener: &OwnedFd) -> Result<()>
     let mut message = serde_json::json!({
         "ociVersion": record.oci_version,
         "fds": [coracle_oci::runtime::SECCOMP_FD_NAME],
-        "pid": record.pid,
-        "state": record.document(Status::Creating),
+        "pid": pid,
+        "state": record.document(status),
     });
     if let (Some(metadata), Some(message)) = (metadata, message.as_object_mut()) {
         message.insert("metadata".into(), metadata.into());
