@@ -189,8 +189,12 @@ impl Cgroup {
         cgroup.apply(list, true)
     }
 
-    /// Sets the limits of a cgroup that was just made: on failure it is removed, so there is nothing to go back to.
-    pub(crate) fn set_limits_at_first(&self, limits: &Limits) -> Result<()> {
+    /// Gives a cgroup of [`Manager::make`] its device rules and limits. After a failure it is of no use.
+    ///
+    /// # Errors
+    /// As [`Manager::create`].
+    pub fn confine(&self, limits: &Limits, devices: &DeviceRules) -> Result<()> {
+        self.set_devices(devices)?;
         self.apply(settings::settings(limits, self)?, false)
     }
 

@@ -157,6 +157,24 @@ impl Manager {
         limits: &Limits,
         devices: &DeviceRules,
     ) -> Result<Cgroup> {
+        let cgroup = self.make(path, limits, devices)?;
+        match cgroup.confine(limits, devices) {
+            Ok(()) => Ok(cgroup),
+            Err(error) => Err(undo(&cgroup, error)),
+        }
+    }
+
+    /// The first half of [`Manager::create`]: a cgroup with the controllers that `limits` and `devices` need, and no limit
+    /// yet. [`Cgroup::confine`] is the second, due before a process in it runs what it is to be protected from.
+    ///
+    /// # Errors
+    /// As [`Manager::create`].
+    pub fn make(
+        &self,
+        path: &CgroupPath,
+        limits: &Limits,
+        devices: &DeviceRules,
+    ) -> Result<Cgroup> {
         settings::validate(limits)?;
         let required = required(limits, devices);
         if let Layout::Unavailable { reason, remedy } = self.layout() {
@@ -175,16 +193,9 @@ impl Manager {
             }
         }
         let mut cgroup = Cgroup::new(self.clone(), path.clone(), Vec::new());
-        match self.fill(&mut cgroup, &required, limits, devices) {
+        match self.fill(&mut cgroup, &required, limits) {
             Ok(()) => Ok(cgroup),
-            // Only what was made here goes: another cgroup of this name may be why it failed.
-            Err(error) => Err(match cgroup.remove_those(&cgroup.directories) {
-                Ok(()) => error,
-                Err(besides) => Error::Several {
-                    first: Box::new(error),
-                    others: vec![besides],
-                },
-            }),
+            Err(error) => Err(undo(&cgroup, error)),
         }
     }
 
@@ -193,7 +204,6 @@ impl Manager {
         cgroup: &mut Cgroup,
         required: &[(String, Controller)],
         limits: &Limits,
-        devices: &DeviceRules,
     ) -> Result<()> {
         let mut needed: BTreeSet<Controller> =
             required.iter().map(|(_, controller)| *controller).collect();
@@ -220,8 +230,7 @@ impl Manager {
         for controller in needed {
             self.add_legacy(cgroup, controller)?;
         }
-        cgroup.set_devices(devices)?;
-        cgroup.set_limits_at_first(limits)
+        Ok(())
     }
 
     /// Opens a cgroup made before, in whichever hierarchies it is.
@@ -543,6 +552,17 @@ impl Manager {
         }
         directory.controllers = directory.unified_controllers()?;
         Ok(())
+    }
+}
+
+/// Removes only what was made here: another cgroup of this name may be why it failed.
+fn undo(cgroup: &Cgroup, error: Error) -> Error {
+    match cgroup.remove_those(&cgroup.directories) {
+        Ok(()) => error,
+        Err(besides) => Error::Several {
+            first: Box::new(error),
+            others: vec![besides],
+        },
     }
 }
 

@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::process::Pid;
 
+use crate::error::Error;
 use crate::exit::Exit;
 use crate::health::{HealthCommand, HealthUpdate};
 use crate::terminal::WindowSize;
@@ -67,7 +68,14 @@ pub trait Subject {
     /// Starts the container (again). An error of the first start ends the supervision and is reported through
     /// [`crate::Supervision::ready`]; an error of a restart is recorded as an exit with [`Exit::error`] set.
     /// Undoes what it did before returning an error.
-    fn start(&mut self, stdio: StdioRequest) -> Result<Process, BoxError>;
+    ///
+    /// `meanwhile` is what the monitor has to do before the container's command is executed. It is called once, best when
+    /// the container's process is there and has its own things to do; its error is an error of the start.
+    fn start(
+        &mut self,
+        stdio: StdioRequest,
+        meanwhile: &mut dyn FnMut() -> Result<(), Error>,
+    ) -> Result<Process, BoxError>;
 
     /// One run has ended and its output is in the log: the record is written, run-time resources are released.
     /// [`Exit::restart_in`] says whether another run follows.

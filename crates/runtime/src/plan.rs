@@ -320,9 +320,9 @@ pub(crate) struct Command {
     pub(crate) personality: Option<u32>,
     pub(crate) new_session_keyring: bool,
     pub(crate) no_new_privileges: bool,
-    pub(crate) seccomp: Option<Program>,
+    /// Known before [`word::ROOT`] is set, as is the identity.
+    pub(crate) seccomp: OnceLock<Program>,
     pub(crate) umask: u32,
-    /// Known before [`word::ROOT`] is set.
     pub(crate) identity: OnceLock<Identity>,
     /// `None` leaves all sets as they are.
     pub(crate) capabilities: Option<Capabilities>,
@@ -332,7 +332,7 @@ pub(crate) struct Command {
 impl Command {
     /// Whether its filter has a listener.
     pub(crate) fn notifies(&self) -> bool {
-        self.seccomp.as_ref().is_some_and(Program::needs_listener)
+        self.seccomp.get().is_some_and(Program::needs_listener)
     }
 
     /// Closes the caller's copies of what the process has in its own table by now.

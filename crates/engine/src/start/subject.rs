@@ -186,13 +186,18 @@ impl<'e> Subject<'e> {
 
     /// Apart from what is on the stack as long as the container runs.
     #[inline(never)]
-    fn start_process(&mut self, stdio: StdioRequest) -> Result<Process> {
+    fn start_process(
+        &mut self,
+        stdio: StdioRequest,
+        meanwhile: &mut dyn FnMut() -> std::result::Result<(), coracle_monitor::Error>,
+    ) -> Result<Process> {
         let engine = self.engine;
         if self.run.restarts > 0 {
             self.prepare_run()?;
         }
         let limits = super::limits(&self.record.spec.resources, true)?;
-        let cgroup = engine.make_cgroup(&self.record, &self.run, &limits)?;
+        let devices = engine.device_rules(&self.record)?;
+        let cgroup = engine.make_cgroup(&self.record, &self.run, &limits, &devices)?;
         let entry = cgroup.entry()?;
         let maps = engine.maps(&self.record, self.run.ids)?;
         let document = spec::document(
@@ -262,7 +267,12 @@ impl<'e> Subject<'e> {
             prepare: Some(&mut prepare),
         };
         let creating = Creating::begin(start)?;
-        // A network attaches here: its namespace exists, and the process mounts meanwhile.
+        // The process mounts meanwhile, and waits before its command for what follows. A network attaches here: its
+        // namespace exists.
+        if !cgroup.is_none() {
+            cgroup.confine(&limits, &devices)?;
+        }
+        meanwhile()?;
         let running = creating.run()?;
         self.run.pid = running.pid.as_raw_nonzero().get();
         self.run.start_time = running.start_time;
@@ -381,8 +391,12 @@ impl<'e> Subject<'e> {
 }
 
 impl coracle_monitor::Subject for Subject<'_> {
-    fn start(&mut self, stdio: StdioRequest) -> Result<Process, BoxError> {
-        self.start_process(stdio).map_err(|error| {
+    fn start(
+        &mut self,
+        stdio: StdioRequest,
+        meanwhile: &mut dyn FnMut() -> std::result::Result<(), coracle_monitor::Error>,
+    ) -> Result<Process, BoxError> {
+        self.start_process(stdio, meanwhile).map_err(|error| {
             // What this start took is released here, so that a failed restart leaves nothing and the next can try.
             if let Err(second) = self.engine.release_run(
                 &self.record.id,
@@ -451,30 +465,34 @@ impl Engine {
         record: &Record,
         run: &Run,
         limits: &coracle_cgroup::Limits,
+        devices: &DeviceRules,
     ) -> Result<Cgroup> {
-        // An ordinary user's containers are restricted by the user namespace: no device node can be made there.
-        let rules = match record.spec.privileged || !self.cgroups()?.can_restrict_devices() {
-            true => DeviceRules::unrestricted(),
-            false => device_rules(record)?,
-        };
         let path = coracle_cgroup::CgroupPath::new(&run.cgroup)?;
         let manager = self.cgroups()?;
         // Where no cgroup can be made, only what was asked for by name is refused, never a default.
         if let coracle_cgroup::Layout::Unavailable { .. } = manager.layout()
             && record.spec.resources == Resources::default()
         {
-            return Ok(manager.create(&path, &coracle_cgroup::Limits::default(), &rules)?);
+            return Ok(manager.make(&path, &coracle_cgroup::Limits::default(), devices)?);
         }
-        match manager.create(&path, limits, &rules) {
+        match manager.make(&path, limits, devices) {
             // It bears this container's id, and this run's directory is new and ours: a run that nobody knows of any
             // more (the directory of runs was emptied) left it.
             Err(coracle_cgroup::Error::Exists { .. }) => {
                 let left = manager.open_existing(&path)?;
                 left.kill(KILL_WITHIN)?;
                 left.remove()?;
-                Ok(manager.create(&path, limits, &rules)?)
+                Ok(manager.make(&path, limits, devices)?)
             }
             made => Ok(made?),
+        }
+    }
+
+    /// An ordinary user's containers are restricted by the user namespace: no device node can be made there.
+    fn device_rules(&self, record: &Record) -> Result<DeviceRules> {
+        match record.spec.privileged || !self.cgroups()?.can_restrict_devices() {
+            true => Ok(DeviceRules::unrestricted()),
+            false => device_rules(record),
         }
     }
 

@@ -65,6 +65,21 @@ pub fn supervise(subject: &mut dyn Subject, mut options: Supervision) -> Result<
     supervisor.serve()
 }
 
+/// The log and the attach socket, where they are not there yet.
+fn open(
+    options: &Supervision,
+    log: &mut Option<LogWriter>,
+    server: &mut Option<Server>,
+) -> Result<()> {
+    if let (None, LogDriver::JsonFile(file)) = (&log, &options.log) {
+        *log = Some(LogWriter::open(file)?);
+    }
+    if let (None, Some(path)) = (&server, options.attach.as_deref()) {
+        *server = Some(Server::listen(path)?);
+    }
+    Ok(())
+}
+
 fn tell(ready: Option<OwnedFd>, message: impl FnOnce() -> Readiness) {
     if let Some(ready) = ready {
         // The starting command has gone: nobody is left to tell, and the container runs all the same.
@@ -107,11 +122,6 @@ impl<'a> Supervisor<'a> {
         let terminal = options.streams == Streams::Terminal;
         let forward = options.local.as_ref().is_some_and(|local| local.sig_proxy);
         let signals = Signals::take(forward, terminal && options.local.is_some())?;
-        let log = match &options.log {
-            LogDriver::None => None,
-            LogDriver::JsonFile(file) => Some(LogWriter::open(file)?),
-        };
-        let server = options.attach.as_deref().map(Server::listen).transpose()?;
         let local = options.local.take();
         let local = local
             .map(|client| Local::new(client, terminal))
@@ -120,8 +130,8 @@ impl<'a> Supervisor<'a> {
             subject,
             size: local.as_ref().and_then(Local::size).or(options.size),
             local,
-            server,
-            log,
+            server: None,
+            log: None,
             run: None,
             restart: RestartState::new(options.restart, options.restart_count),
             restart_at: None,
@@ -143,6 +153,7 @@ impl<'a> Supervisor<'a> {
     fn begin(&mut self) -> Result<i32> {
         match self.options.adopt.take() {
             Some(adopt) => {
+                open(&self.options, &mut self.log, &mut self.server)?;
                 let ends = stdio::reopen(&self.options.streams)?;
                 self.run = Some(Run::adopted(adopt, ends, self.options.health.clone()));
             }
@@ -163,7 +174,12 @@ impl<'a> Supervisor<'a> {
         let options = &self.options;
         let (request, ends) =
             stdio::open(&options.streams, options.stdin, options.owner, self.size)?;
-        let process = self.subject.start(request).map_err(Error::Start)?;
+        let (log, server) = (&mut self.log, &mut self.server);
+        let mut meanwhile = || open(options, log, server);
+        let process = self
+            .subject
+            .start(request, &mut meanwhile)
+            .map_err(Error::Start)?;
         let mut run = Run::started(process, ends, options.health.clone());
         if let Err(error) = run.open_terminal(options.streams == Streams::Terminal) {
             run.kill()?;

@@ -56,7 +56,12 @@ impl Shell {
 }
 
 impl Subject for Shell {
-    fn start(&mut self, stdio: StdioRequest) -> Result<Process, BoxError> {
+    fn start(
+        &mut self,
+        stdio: StdioRequest,
+        meanwhile: &mut dyn FnMut() -> Result<(), coracle_monitor::Error>,
+    ) -> Result<Process, BoxError> {
+        meanwhile()?;
         let mut terminal = None;
         let mut command = match stdio {
             StdioRequest::Pipes {

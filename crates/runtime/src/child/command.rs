@@ -259,7 +259,7 @@ impl Walk<'_> {
     }
 
     fn load_filter(&self, command: &Command) -> Result<(), Errno> {
-        let Some(program) = &command.seccomp else {
+        let Some(program) = command.seccomp.get() else {
             return Ok(());
         };
         self.at(Step::LoadingFilter);

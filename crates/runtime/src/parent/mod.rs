@@ -24,7 +24,7 @@ use crate::child;
 use crate::error::describe;
 use crate::plan::{Container, Node, Place, Plan, Source, word};
 use crate::request::IdMapping;
-use crate::resolve::{ExecWork, Host, Raise, Work, identity};
+use crate::resolve::{ExecWork, Host, Raise, Work, compile, identity};
 use crate::state::Clamp;
 use crate::{Error, Root, process};
 
@@ -132,6 +132,10 @@ pub(crate) fn serve(process: &mut Process<Plan>, work: &mut Work<'_>) -> Result<
         if process.plan().command.identity.set(identity).is_err() {
             return Err(Error::invalid("prepare", "the user is known already"));
         }
+    }
+    if let Some(filter) = work.filter {
+        // New, so that it cannot be set already.
+        let _ = process.plan().command.seccomp.set(compile(filter)?);
     }
     futex::set(process.plan().mailbox.word(word::ROOT), 1);
     Ok(())

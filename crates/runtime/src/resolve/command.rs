@@ -36,6 +36,11 @@ pub(crate) struct Process {
     confined: bool,
 }
 
+/// Compiles the filter for this machine.
+pub(crate) fn compile(filter: &LinuxSeccomp) -> Result<seccomp::Program, Error> {
+    Ok(seccomp::compile(filter, seccomp::Architecture::native()?)?)
+}
+
 impl Process {
     pub(super) fn resolve(
         document: &Document,
@@ -201,8 +206,8 @@ pub(super) fn resolve(
         }
     };
     let program = match filter {
-        Some(filter) => Some(seccomp::compile(filter, seccomp::Architecture::native()?)?),
-        None => None,
+        Some(filter) => OnceLock::from(compile(filter)?),
+        None => OnceLock::new(),
     };
     let cwd = document.cwd().to_str().filter(|cwd| cwd.starts_with('/'));
     let cwd = cwd.ok_or_else(|| {

@@ -25,10 +25,11 @@ use coracle_linux::clone::Mailbox;
 use coracle_linux::descriptor::Slot;
 use coracle_linux::namespace;
 use coracle_linux::procfs::Proc;
+use oci_spec::runtime::LinuxSeccomp;
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
 pub(crate) use capabilities::all as all_capabilities;
-pub(crate) use command::{INIT, Process, identity};
+pub(crate) use command::{INIT, Process, compile, identity};
 pub(crate) use host::{Host, outside};
 pub(crate) use limits::{Raise, own_oom_score_adj};
 pub(crate) use namespaces::maps_of;
@@ -102,6 +103,8 @@ pub(crate) struct Work<'a> {
     pub(crate) time_offsets: Option<String>,
     pub(crate) ids_written: bool,
     pub(crate) prepare: Option<&'a mut Prepare<'a>>,
+    /// Compiled while the process makes its namespaces.
+    pub(crate) filter: Option<&'a LinuxSeccomp>,
     /// What an identity is made of, when `prepare` gives it.
     pub(crate) process: Process,
     pub(crate) host: Host,
@@ -139,9 +142,7 @@ pub(crate) fn start(start: Start<'_>) -> Result<(Plan, Work<'_>), Error> {
     )?;
     let mut command = command::resolve(
         document,
-        spec.linux()
-            .as_ref()
-            .and_then(|linux| linux.seccomp().as_ref()),
+        None,
         stdio,
         preserved,
         command::Limits {
@@ -250,6 +251,7 @@ pub(crate) fn start(start: Start<'_>) -> Result<(Plan, Work<'_>), Error> {
         time_offsets,
         ids_written: false,
         prepare,
+        filter: linux.and_then(|linux| linux.seccomp().as_ref()),
         process,
         host,
     };
