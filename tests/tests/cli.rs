@@ -176,8 +176,13 @@ fn conform_proves_the_columns_that_exist_and_admits_the_others() {
         coracle_tests::skip("the columns are proven as root");
         return;
     }
-    for n in [1, 2, 5, 6, 10] {
+    for n in [1, 2, 5, 10] {
         assert_eq!(answer(n), "Yes", "column {n}: {value}");
+    }
+    if answer(6) == "Skip" && outcome.stdout.contains("the host is too busy") {
+        coracle_tests::skip("the host is too busy to give a container the CPU that it may have");
+    } else {
+        assert_eq!(answer(6), "Yes", "column 6: {value}");
     }
     for n in [3, 7, 8, 9] {
         assert_eq!(answer(n), "No", "column {n} is not there yet: {value}");

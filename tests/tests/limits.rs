@@ -35,10 +35,12 @@ fn cpu_quota_is_what_is_used() {
         return;
     }
     let engine = Engine::new();
-    // Processor time of the container's own shell, over a wall time that the container measures.
+    // Processor time of each container's own shell; the second shows what this host has to give just now.
     engine.detached("--name c1 --cpus 0.25", "while :; do :; done");
-    let used = || -> f64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", engine.pid("c1"))).expect("it runs");
+    engine.detached("--name c2", "while :; do :; done");
+    let pids = ["c1", "c2"].map(|name| engine.pid(name));
+    let used = |pid: i32| -> f64 {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
         let after = stat.rsplit(") ").next().expect("fields");
         let ticks: Vec<u64> = after
             .split(' ')
@@ -49,12 +51,20 @@ fn cpu_quota_is_what_is_used() {
         ticks.iter().sum::<u64>() as f64 / 100.0
     };
     std::thread::sleep(Duration::from_millis(500));
-    let (before, start) = (used(), Instant::now());
+    let (before, start) = (pids.map(used), Instant::now());
     std::thread::sleep(Duration::from_secs(4));
-    let share = (used() - before) / start.elapsed().as_secs_f64();
+    let seconds = start.elapsed().as_secs_f64();
+    let [share, free] = [0, 1].map(|at| (used(pids[at]) - before[at]) / seconds);
+    assert!(share < 0.32, "{share} of a CPU for a quota of 0.25");
+    if free < 0.4 {
+        coracle_tests::skip(&format!(
+            "the host is too busy: without a quota a container got {free:.2} of a CPU"
+        ));
+        return;
+    }
     assert!(
-        (0.15..0.32).contains(&share),
-        "{share} of a CPU for a quota of 0.25"
+        share > 0.15,
+        "{share} of a CPU for a quota of 0.25, {free} without"
     );
 }
 
