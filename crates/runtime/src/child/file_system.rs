@@ -66,6 +66,13 @@ fn make(
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map(Fd::from)
 }
 
+/// Where what goes with the host's tree is attached. Not its root: what lies there when the host's tree is unmounted is
+/// unmounted in its place.
+fn covered() -> Result<Fd, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(CWD, c"/proc", flags, Mode::empty()).map(Fd::from)
+}
+
 impl Walk<'_> {
     pub(super) fn make_file_system(
         &self,
@@ -81,10 +88,11 @@ impl Walk<'_> {
             )?;
         }
         self.prepare(file_system)?;
-        let files = self.make_files(file_system)?;
         self.set_sysctls(&container.sysctls, Some(file_system))?;
         let null = self.verified_null(file_system)?;
-        let root = self.attach_root(file_system, files)?;
+        // From here on the host's /proc is covered.
+        self.make_files(file_system)?;
+        let root = self.attach_root(file_system)?;
         for (index, mount) in file_system.mounts.iter().enumerate() {
             self.mount(root, mount, index)?;
         }
@@ -148,10 +156,11 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// The container's own files, into the slots of their mounts; and the mount that they are on.
-    fn make_files(&self, file_system: &FileSystem) -> Result<Option<Fd>, Errno> {
+    /// The container's own files, into the slots of their mounts. What they are on is attached to the host's tree first:
+    /// of a mount that is in no mount namespace nothing can be cloned before Linux 6.15.
+    fn make_files(&self, file_system: &FileSystem) -> Result<(), Errno> {
         if file_system.files.is_empty() {
-            return Ok(None);
+            return Ok(());
         }
         let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
             | MountAttrFlags::MOUNT_ATTR_NODEV
@@ -161,6 +170,7 @@ impl Walk<'_> {
             &file_system.files_config,
             u64::from(attributes.bits()),
         )?;
+        attach(folder.as_fd(), covered()?.as_fd())?;
         for file in &file_system.files {
             self.at_index(Step::MakingFile, file.mount);
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
@@ -179,16 +189,12 @@ impl Walk<'_> {
             };
             mount.put(clone_mount(made.as_fd(), false)?);
         }
-        Ok(Some(folder))
+        Ok(())
     }
 
     /// The root, attached over the host's, and below it what is to go with the host's tree. The parent may use the root
     /// from here on through its slot.
-    fn attach_root<'f>(
-        &self,
-        file_system: &'f FileSystem,
-        files: Option<Fd>,
-    ) -> Result<BorrowedFd<'f>, Errno> {
+    fn attach_root<'f>(&self, file_system: &'f FileSystem) -> Result<BorrowedFd<'f>, Errno> {
         self.at(Step::WaitingForRoot);
         let (Source::Given { mount: slot }
         | Source::New { made: slot, .. }
@@ -227,25 +233,18 @@ impl Walk<'_> {
             OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
             Mode::empty(),
         )?);
-        self.put_aside(file_system, files)?;
+        self.put_aside(file_system)?;
         attach(root, over.as_fd())?;
         Ok(root)
     }
 
-    /// Attaches what is spent to the host's tree. Not to its root: what lies there when the host's tree is unmounted is
-    /// unmounted in its place.
-    fn put_aside(&self, file_system: &FileSystem, files: Option<Fd>) -> Result<(), Errno> {
-        let mut spent = file_system
-            .spent
-            .iter()
-            .filter_map(Slot::take)
-            .chain(files)
-            .peekable();
+    /// Attaches what is spent to the host's tree.
+    fn put_aside(&self, file_system: &FileSystem) -> Result<(), Errno> {
+        let mut spent = file_system.spent.iter().filter_map(Slot::take).peekable();
         if spent.peek().is_none() {
             return Ok(());
         }
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let place = Fd::from(openat(CWD, c"/proc", flags, Mode::empty())?);
+        let place = covered()?;
         spent.try_for_each(|mount| attach(mount.as_fd(), place.as_fd()))
     }
 
