@@ -50,19 +50,20 @@ fn two_hundred_commands_at_once_do_not_harm_each_other() {
     let world = World::at_rest(&engine);
     let dir = engine.dir().display().to_string();
     let mark = format!("2000.{}", std::process::id());
-    let sessions: Vec<Session> = (0..COMMANDS)
+    let sessions: Vec<(String, Session)> = (0..COMMANDS)
         .map(|n| {
             let line = LINES[(n * 7) % LINES.len()]
                 .replace("DIR", &dir)
                 .replace("MARK", &mark)
                 .replace('#', &(n % 6).to_string())
                 .replace('%', &(n % 3).to_string());
-            engine.line(&line).limit(Duration::from_secs(240)).spawn()
+            let command = engine.line(&line).limit(Duration::from_secs(240));
+            (line, command.spawn())
         })
         .collect();
     let mut ids = BTreeSet::new();
     let (mut done, mut wrong) = (0, Vec::new());
-    for session in sessions {
+    for (line, session) in sessions {
         let outcome = session.wait();
         ids.extend(
             outcome
@@ -73,6 +74,8 @@ fn two_hundred_commands_at_once_do_not_harm_each_other() {
         );
         match outcome.code {
             0 => done += 1,
+            // Its container was stopped or killed by another.
+            137 if line.starts_with("exec ") => {}
             _ if is_error(&outcome) => {}
             _ => wrong.push(format!("{outcome:?}")),
         }

@@ -149,7 +149,8 @@ impl Ground {
                 return Deed::Pass;
             }
             match (stroke.what, kill) {
-                (What::Fail(number), _) => {
+                // Of threads, the same number may be another call this time, which cannot fail so.
+                (What::Fail(number), _) if point.errors.contains(&number) => {
                     done = true;
                     Deed::Fail(Errno::from_raw_os_error(number))
                 }

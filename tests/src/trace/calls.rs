@@ -288,8 +288,8 @@ pub(super) fn decode(pid: Pid, number: i64, arguments: &[u64; 6]) -> Option<Oper
             let streams = ["read", "write", "writev", "sendfile"];
             if streams.contains(&name) { SLOW } else { NONE }
         }
-        // Who cannot come back from another mount namespace ends at once (`linux::namespace`): a crash, and tested as such.
-        _ if name == "setns" && subject == "mnt" => NONE,
+        // Who cannot come back from another namespace ends at once (`linux::namespace`): a crash, and tested as such.
+        _ if name == "setns" && matches!(&*subject, "mnt" | "pid") => NONE,
         // Waking is never interrupted: only FUTEX_WAIT and FUTEX_WAIT_BITSET are.
         _ if name == "futex" && !matches!(arguments[1] & 0x7f, 0 | 9) => NONE,
         (_, OPEN) if creates => &[Errno::MFILE, Errno::NOSPC, Errno::IO],
