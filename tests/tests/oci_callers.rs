@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use coracle_tests::oci::Oci;
 use coracle_tests::{eventually, host, skip};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use serde_json::{Value, json};
 
-const SLEEPS: &str = "echo up; trap 'exit 3' TERM; sleep 100 & wait";
+const SLEEPS: &str = "trap 'exit 3' TERM; echo up; sleep 100 & wait";
 
 /// Ours alone: these are not sentences of a specification.
 fn oci() -> Option<Oci> {
@@ -430,7 +431,11 @@ fn a_seccomp_agent_gets_the_listener_with_its_metadata() {
         &process.display().to_string(),
         &oci.id("a"),
     ];
-    oci.command(words).run().success();
+    // Its streams are the process's, which stays.
+    let mut exec = oci.command(words).into_command();
+    let null = std::process::Stdio::null;
+    let status = exec.stdin(null()).stdout(null()).stderr(null()).status();
+    assert!(status.expect("it runs").success());
     let (text, second) = received(&listener);
     let message: Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!(message["state"]["status"], "running");
@@ -608,6 +613,13 @@ fn listening(oci: &Oci, name: &str) -> (UnixListener, String) {
 
 /// What was sent with a descriptor.
 fn received(listener: &UnixListener) -> (String, std::os::fd::OwnedFd) {
+    let mut waited = [PollFd::new(listener, PollFlags::IN)];
+    let limit = Timespec {
+        tv_sec: 20,
+        tv_nsec: 0,
+    };
+    let ready = poll(&mut waited, Some(&limit)).expect("a socket can be waited for");
+    assert_eq!(ready, 1, "nobody connects");
     let (stream, _) = listener.accept().expect("somebody connects");
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);

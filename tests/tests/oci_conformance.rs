@@ -127,7 +127,7 @@ fn mount(value: Value) -> impl FnOnce(&mut Value) {
 }
 
 fn sleeping(oci: &Oci) -> Value {
-    oci.document("echo up; trap 'exit 3' TERM; sleep 100 & wait")
+    oci.document("trap 'exit 3' TERM; echo up; sleep 100 & wait")
 }
 
 fn started(oci: &Oci, name: &str) {

@@ -192,7 +192,7 @@ fn a_day_of_work(client: &dyn Fn(&[&str]) -> Done) {
     client(&["run", "--rm", "--network", "none", "bb", "no-such-program"]).code(127);
     client(&["run", "--rm", "--network", "none", "bb", "/etc"]).code(126);
 
-    let script = "echo hello; trap 'exit 4' TERM; sleep 300 & wait";
+    let script = "trap 'exit 4' TERM; echo hello; sleep 300 & wait";
     client(&[
         "run",
         "-d",

@@ -6,7 +6,8 @@ use coracle_engine::bundle::{ExecCommand, ExecRequest, ExecSource, parse_process
 use coracle_engine::oci::runtime::Capability;
 
 use super::create::seal;
-use super::{Runtime, Verb, foreground, inherited};
+use super::foreground::Foreground;
+use super::{Runtime, Verb, inherited};
 use crate::error::Error;
 
 /// What may be typed.
@@ -111,6 +112,7 @@ impl Verb for Exec {
                 process_label: self.process_label,
             }),
         };
+        let foreground = Foreground::begin()?;
         let launched = runtime.bundles.exec(ExecRequest {
             id,
             source,
@@ -124,7 +126,7 @@ impl Verb for Exec {
         if self.detach {
             return Ok(0);
         }
-        foreground::wait(launched, carried)
+        foreground.wait(launched, carried)
     }
 }
 

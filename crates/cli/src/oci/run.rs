@@ -1,7 +1,8 @@
 //! `run`.
 
 use super::create::{CreateArguments, seal};
-use super::{Runtime, Verb, foreground};
+use super::foreground::Foreground;
+use super::{Runtime, Verb};
 use crate::error::Error;
 
 /// What may be typed.
@@ -25,11 +26,12 @@ impl Verb for Run {
         seal()?;
         let id = self.create.id.clone();
         let carried = self.create.console_socket.is_none();
+        let foreground = Foreground::begin()?;
         let launched = runtime.bundles.run(self.create.request(self.detach)?)?;
         if self.detach {
             return Ok(0);
         }
-        let ended = foreground::wait(launched, carried);
+        let ended = foreground.wait(launched, carried);
         if !self.keep {
             // Also what could not be waited for goes; then that is the error that is told.
             let deleted = runtime.bundles.delete(&id, true);
