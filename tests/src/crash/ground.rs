@@ -217,6 +217,13 @@ impl Ground {
     /// What a reboot does: every process gone, and the cgroups, and what is in the run-time folder.
     fn reboot(&mut self) {
         self.kill_all();
+        self.remove_cgroups();
+        self.engine.unmount_layers();
+        fs::remove_dir_all(self.engine.run_root()).expect("it is ours");
+    }
+
+    /// Removes the cgroups of every container that is or was, whose processes are killed.
+    fn remove_cgroups(&self) {
         let made = fs::read_dir(self.engine.root().join("containers")).expect("it is ours");
         let names = made
             .flatten()
@@ -228,8 +235,6 @@ impl Ground {
                 eventually("a cgroup goes with its processes", LIMIT, gone);
             }
         }
-        self.engine.unmount_layers();
-        fs::remove_dir_all(self.engine.run_root()).expect("it is ours");
     }
 
     /// Kills what runs for this engine: each names its folder or its mark.
@@ -253,9 +258,14 @@ impl Ground {
     /// Nothing may be left.
     pub fn at_rest(&mut self, what: &str) {
         let left = self.world.leftovers(&self.engine, &self.ids, &self.mark);
-        for leftover in left {
+        for leftover in &left {
             self.findings
                 .push(format!("{what}: left behind: {leftover}"));
+        }
+        if !left.is_empty() {
+            // The host stays clean, whatever was found.
+            self.kill_all();
+            self.remove_cgroups();
         }
         let outside = self.engine.dir().join("outside");
         for entry in fs::read_dir(&outside).expect("it is ours").flatten() {
