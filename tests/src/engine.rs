@@ -61,11 +61,11 @@ impl Engine {
         engine
     }
 
-    /// An engine with busybox whose lasting and run-time state are in `parent`, which the caller takes away.
-    pub fn with_state(parent: &Path) -> Engine {
+    /// An engine with busybox whose lasting state is in `disk` and its run-time state in `run`, which the caller takes away.
+    pub fn with_state(disk: &Path, run: &Path) -> Engine {
         let mut engine = Engine::empty();
-        engine.root = parent.join("s");
-        engine.run_root = parent.join("r");
+        engine.root = disk.join("s");
+        engine.run_root = run.join("r");
         engine.load_busybox();
         engine
     }

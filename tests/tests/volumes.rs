@@ -63,6 +63,13 @@ fn single_file_can_be_mounted() {
 }
 
 #[test]
+fn hosts_root_can_be_mounted_with_what_has_no_id_mapping_below_it() {
+    let engine = Engine::new();
+    let script = "stat -c %u /host/etc/passwd && test -e /host/proc/self && echo there";
+    assert_eq!(engine.sh_ok("-v /:/host:ro", script), "0\nthere");
+}
+
+#[test]
 fn source_that_is_missing_is_made_by_v_and_refused_by_mount() {
     let engine = Engine::new();
     let dir = engine.dir().join("not/there");

@@ -1,5 +1,6 @@
-//! A file system that nothing was ever deleted from: an ext4 without a journal makes files up to ten times slower for
-//! minutes after a large deletion, and the tests delete much just before the quick benchmarks run.
+//! Ground for what is timed: a file system that nothing was ever deleted from, because an ext4 without a journal makes files
+//! up to ten times slower for minutes after a large deletion and the tests delete much; and a tmpfs for run-time state, as
+//! /run is.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,60 +11,79 @@ use tempfile::TempDir;
 
 use super::measure::time;
 
-/// A small ext4 on a loop device, mounted; gone when dropped.
+/// Makes a sparse file with a small ext4 in `folder`.
+pub(super) fn image(folder: &Path) -> PathBuf {
+    let image = folder.join("image");
+    let file = fs::File::create(&image).expect("a file can be made");
+    file.set_len(4 << 30).expect("a sparse file");
+    time(Command::new("mkfs.ext4").arg("-q").arg(&image));
+    image
+}
+
+/// A small ext4 on a loop device and a tmpfs, mounted; gone when dropped.
 pub(super) struct Fresh {
     dir: TempDir,
 }
 
 impl Fresh {
-    /// Makes one in a folder of `parent`; needs root.
+    /// Makes them in a folder of `parent`; needs root.
     pub(super) fn make(parent: &Path) -> Fresh {
         let dir = tempfile::Builder::new()
             .prefix("coracle-test-fs-")
             .tempdir_in(parent)
             .expect("a folder can be made");
-        let (image, point) = (dir.path().join("image"), dir.path().join("m"));
-        let file = fs::File::create(&image).expect("a file can be made");
-        file.set_len(4 << 30).expect("a sparse file");
-        fs::create_dir(&point).expect("a folder can be made");
-        time(Command::new("mkfs.ext4").arg("-q").arg(&image));
+        let image = image(dir.path());
+        let fresh = Fresh { dir };
+        for point in [fresh.disk(), fresh.run()] {
+            fs::create_dir(point).expect("a folder can be made");
+        }
         time(
             Command::new("mount")
                 .args(["-o", "loop"])
                 .arg(&image)
-                .arg(&point),
+                .arg(fresh.disk()),
         );
-        Fresh { dir }
+        time(
+            Command::new("mount")
+                .args(["-t", "tmpfs", "tmpfs"])
+                .arg(fresh.run()),
+        );
+        fresh
     }
 
-    /// Where it is mounted.
-    pub(super) fn point(&self) -> PathBuf {
+    /// Where the disk is mounted.
+    pub(super) fn disk(&self) -> PathBuf {
         self.dir.path().join("m")
+    }
+
+    /// Where the tmpfs is mounted.
+    pub(super) fn run(&self) -> PathBuf {
+        self.dir.path().join("run")
+    }
+
+    /// An engine with busybox whose state is on them. It goes first.
+    pub(super) fn engine(&self) -> Engine {
+        Engine::with_state(&self.disk(), &self.run())
     }
 }
 
 impl Drop for Fresh {
     fn drop(&mut self) {
-        let status = Command::new("umount").arg(self.point()).status();
-        if !status.as_ref().is_ok_and(|status| status.success()) {
-            eprintln!(
-                "{} could not be unmounted: {status:?}",
-                self.point().display()
-            );
+        for point in [self.run(), self.disk()] {
+            let status = Command::new("umount").arg(&point).status();
+            if !status.as_ref().is_ok_and(|status| status.success()) {
+                eprintln!("{} could not be unmounted: {status:?}", point.display());
+            }
         }
     }
 }
 
-/// The fresh file system, if there is one, and an engine with busybox whose state is on it. Bound in this order, the
-/// engine goes first.
-///
-/// Beside peers its state is on the same disk as theirs, fresh or not: a ratio needs equal ground. Alone, where only
-/// milliseconds are compared with a limit, the ground is to be a clean one, if this user may mount it.
-pub(super) fn engine(beside_peers: bool) -> (Option<Fresh>, Engine) {
-    if beside_peers || !rustix::process::geteuid().is_root() {
+/// The ground, where this user may mount it, and an engine with busybox on it. Bound in this order, the engine goes first.
+pub(super) fn engine() -> (Option<Fresh>, Engine) {
+    if !rustix::process::geteuid().is_root() {
         return (None, Engine::new());
     }
     let fresh = Fresh::make(Path::new("/var/tmp"));
-    let engine = Engine::with_state(&fresh.point());
+    let engine = fresh.engine();
     (Some(fresh), engine)
 }

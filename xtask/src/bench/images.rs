@@ -6,8 +6,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use coracle_tests::Engine;
-
 use super::fresh::Fresh;
 use super::measure::{median_ms, peak_mib, time};
 use super::peers::{Peer, Peers};
@@ -73,7 +71,7 @@ pub(super) fn load(figures: &mut Figures, scale: &Scale, peers: Option<&mut Peer
 /// host may have the other driver.
 fn ours<T>(archive: &Path, directories: bool, measure: fn(&mut Command) -> T) -> T {
     let fresh = Fresh::make(Path::new("/var/tmp"));
-    let engine = Engine::with_state(&fresh.point());
+    let engine = fresh.engine();
     if directories {
         // What the first `load` found out about this kernel is kept in the store (docs/format/store.md); that it found the
         // opposite is what makes a store as on a kernel that cannot mount layer files.

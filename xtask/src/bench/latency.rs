@@ -36,7 +36,7 @@ fn theirs(peers: &Peers, peer: Peer, options: &[&str], command: &[&str]) -> Comm
 
 /// `run --rm` back to back and with idle between, against both peers.
 pub(super) fn run(figures: &mut Figures, scale: &Scale, peers: Option<&mut Peers>) {
-    let (_fresh, engine) = fresh::engine(peers.is_some());
+    let (_fresh, engine) = fresh::engine();
     let peers = peers.as_deref();
     let command = [BUSYBOX, "true"];
     time(&mut ours(&engine, &RUN, &command));
@@ -80,7 +80,7 @@ pub(super) fn run(figures: &mut Figures, scale: &Scale, peers: Option<&mut Peers
 
 /// `exec C true` back to back and with idle between, against both peers.
 pub(super) fn exec(figures: &mut Figures, scale: &Scale, peers: Option<&mut Peers>) {
-    let (_fresh, engine) = fresh::engine(peers.is_some());
+    let (_fresh, engine) = fresh::engine();
     let peers = peers.as_deref();
     let start = ["run", "-d", "--network", "none", "--name", "bench-exec"];
     let command = ["exec", "bench-exec", "true"];
@@ -138,7 +138,7 @@ pub(super) fn exec(figures: &mut Figures, scale: &Scale, peers: Option<&mut Peer
 
 /// Many runs started at once, against Docker.
 pub(super) fn burst(figures: &mut Figures, scale: &Scale, peers: Option<&mut Peers>) {
-    let (_fresh, engine) = fresh::engine(peers.is_some());
+    let (_fresh, engine) = fresh::engine();
     let command = [BUSYBOX, "true"];
     time(&mut ours(&engine, &RUN, &command));
     let all = || {

@@ -1,7 +1,7 @@
 //! The peers, Podman and Docker, in their own root beside the host (`peers/setup` makes it, `peers/peer` enters it).
 //!
-//! Their state is in a folder made for this run on the disk of their root; the Docker daemon is started for this run and
-//! ended by its pid. Entering their mount namespace costs a process start that is no fault of theirs: it is measured and
+//! Their state is on a file system made for this run, as ours is (`fresh`), and their run-time state on the tmpfs that is
+//! their /run; the Docker daemon is started for this run and ended by its pid. Entering their mount namespace costs a process start that is no fault of theirs: it is measured and
 //! taken off.
 
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use coracle_tests::{BUSYBOX, busybox_archive};
 use tempfile::TempDir;
 
+use super::fresh;
 use super::measure::{median_ms, time};
 use crate::workspace;
 
@@ -24,6 +25,9 @@ const CGROUPS: [&str; 2] = ["libpod_parent", "docker"];
 pub(super) struct Peers {
     folder: TempDir,
     inside: PathBuf,
+    /// The mounted file system, and the folder for run-time state, as the peers see them.
+    disk: PathBuf,
+    run: PathBuf,
     daemon: Child,
     /// What entering the namespace costs, in milliseconds.
     entering: f64,
@@ -84,10 +88,19 @@ impl Peers {
         let times: Vec<Duration> = (0..20).map(|_| time(enter("true").arg("x"))).collect();
         let entering = median_ms(&times);
         let cgroups = cgroups();
-        let daemon = start_daemon(&inside, folder.path())?;
+        let (disk, run) = (inside.join("disk"), Path::new("/run").join(name));
+        let image = fresh::image(folder.path());
+        std::fs::create_dir(folder.path().join("disk"))
+            .map_err(|error| format!("peers have no folder for their disk: {error}"))?;
+        let image = inside.join(image.file_name().expect("it has a name"));
+        time(enter("mount").args(["-o", "loop"]).arg(image).arg(&disk));
+        time(enter("mkdir").arg(&run));
+        let daemon = start_daemon(&disk, &run, folder.path())?;
         let mut peers = Peers {
             folder,
             inside,
+            disk,
+            run,
             daemon,
             entering,
             cgroups,
@@ -111,9 +124,9 @@ impl Peers {
                 command = enter("podman");
                 command
                     .arg("--root")
-                    .arg(self.inside.join("podman"))
+                    .arg(self.disk.join("podman"))
                     .arg("--runroot")
-                    .arg(self.inside.join("podman-run"))
+                    .arg(self.run.join("podman"))
                     .args(["--cgroup-manager", "cgroupfs", "--log-level", "fatal"]);
             }
             Peer::Docker => {
@@ -142,7 +155,7 @@ impl Peers {
     }
 
     fn socket(&self) -> PathBuf {
-        self.inside.join("docker.sock")
+        self.run.join("docker.sock")
     }
 
     fn await_daemon(&mut self) -> Result<(), String> {
@@ -196,10 +209,16 @@ impl Drop for Peers {
         }
         // Podman leaves its store's overlay mounted on itself.
         let mut unmount = enter("umount");
-        unmount.arg(self.inside.join("podman/overlay"));
+        unmount.arg(self.disk.join("podman/overlay"));
         unmount.stdout(Stdio::null()).stderr(Stdio::null());
         if let Err(error) = unmount.status() {
             eprintln!("podman's store could not be unmounted: {error}");
+        }
+        for (program, options, path) in [("umount", "-l", &self.disk), ("rm", "-rf", &self.run)] {
+            match enter(program).arg(options).arg(path).status() {
+                Ok(status) if status.success() => {}
+                failed => eprintln!("peers: {program} {}: {failed:?}", path.display()),
+            }
         }
     }
 }
@@ -241,19 +260,19 @@ pub(super) fn enter(program: &str) -> Command {
     command
 }
 
-fn start_daemon(inside: &Path, outside: &Path) -> Result<Child, String> {
+fn start_daemon(disk: &Path, run: &Path, outside: &Path) -> Result<Child, String> {
     let log = std::fs::File::create(outside.join("dockerd.log"))
         .map_err(|error| format!("peers have no place for dockerd's log: {error}"))?;
     let stdout = log.try_clone().map_err(|error| format!("peers: {error}"))?;
     enter("dockerd")
         .arg("--data-root")
-        .arg(inside.join("docker"))
+        .arg(disk.join("docker"))
         .arg("--exec-root")
-        .arg(inside.join("docker-run"))
+        .arg(run.join("docker"))
         .arg("--pidfile")
-        .arg(inside.join("docker.pid"))
+        .arg(run.join("docker.pid"))
         .arg("-H")
-        .arg(format!("unix://{}", inside.join("docker.sock").display()))
+        .arg(format!("unix://{}", run.join("docker.sock").display()))
         .args(["--bridge=none", "--iptables=false", "--ip6tables=false"])
         .stdin(Stdio::null())
         .stdout(stdout)

@@ -1,6 +1,9 @@
 //! Bind sources and device nodes of the host, opened with the host's rights and handed over detached.
 
+use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
 
 use coracle_linux::clone::{Birth, Entry, Mailbox, Process, Sharing};
 use coracle_linux::mount::{Attributes, set_attributes};
@@ -8,7 +11,7 @@ use coracle_linux::procfs::Proc;
 use coracle_linux::{namespace, process};
 use rustix::fs::{CWD, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
-use rustix::mount::{OpenTreeFlags, open_tree};
+use rustix::mount::{MountPropagationFlags, OpenTreeFlags, mount_change, open_tree};
 
 use crate::Error;
 use crate::request::Map;
@@ -19,13 +22,19 @@ pub(super) const CLONE: OpenTreeFlags =
 
 /// Opens a bind source as a detached mount, mapped if that was asked for.
 pub(super) fn open(bind: &Bind, container: Option<BorrowedFd<'_>>) -> Result<OwnedFd, Error> {
-    let flags = if bind.recursive {
-        CLONE | OpenTreeFlags::AT_RECURSIVE
-    } else {
-        CLONE
+    let below = match bind.recursive {
+        true => mounts_below(&bind.source)?,
+        false => Vec::new(),
     };
-    let mount = open_tree(CWD, &bind.source, flags)
-        .map_err(|source| Error::host("opening the bind source", &bind.source, source))?;
+    let mount = if below.iter().any(|mount| mount.is_namespace) {
+        coracle_linux::process::in_thread(|| open_without_namespaces(&bind.source)).flatten()
+    } else if bind.recursive {
+        open_tree(CWD, &bind.source, CLONE | OpenTreeFlags::AT_RECURSIVE)
+    } else {
+        open_tree(CWD, &bind.source, CLONE)
+    };
+    let mount =
+        mount.map_err(|source| Error::host("opening the bind source", &bind.source, source))?;
     let Some((idmap, recursive)) = &bind.idmap else {
         return Ok(mount);
     };
@@ -39,14 +48,107 @@ pub(super) fn open(bind: &Bind, container: Option<BorrowedFd<'_>>) -> Result<Own
             own.as_fd()
         }
     };
-    set_attributes(
-        mount.as_fd(),
-        *recursive,
-        Attributes::default(),
-        Some(namespace),
-    )
+    let map = |mount: BorrowedFd<'_>, recursive| {
+        set_attributes(mount, recursive, Attributes::default(), Some(namespace))
+    };
+    match map(mount.as_fd(), *recursive) {
+        // All or nothing, and the host's /proc, say, has no id mapping.
+        Err(Errno::INVAL) if *recursive => map(mount.as_fd(), false).and_then(|()| {
+            for Below { place, .. } in &below {
+                let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let below = match openat(&mount, place, flags, Mode::empty()) {
+                    Ok(below) => below,
+                    // Unmounted, or under another mount.
+                    Err(Errno::NOENT | Errno::NOTDIR) => continue,
+                    Err(error) => return Err(error),
+                };
+                match map(below.as_fd(), false) {
+                    // Files of what has no id mapping belong to nobody inside, which is less than was asked for.
+                    Ok(()) | Err(Errno::INVAL | Errno::PERM) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(())
+        }),
+        result => result,
+    }
     .map_err(|source| Error::host("mapping the ids of", &bind.source, source))?;
     Ok(mount)
+}
+
+/// A mount below a directory.
+#[derive(Debug, Eq, PartialEq)]
+struct Below {
+    /// Relative to the directory.
+    place: PathBuf,
+    /// It keeps a mount namespace alive. A tree with such a mount cannot be attached in a younger namespace, which
+    /// might be the one that it keeps (ELOOP).
+    is_namespace: bool,
+}
+
+/// What is mounted below a directory of the host.
+fn mounts_below(directory: &Path) -> Result<Vec<Below>, Error> {
+    let fail = |path: &Path| {
+        let path = path.to_owned();
+        move |error: std::io::Error| {
+            let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+            Error::host("opening the bind source", path, errno)
+        }
+    };
+    let table = Path::new("/proc/self/mountinfo");
+    let table = std::fs::read(table).map_err(fail(table))?;
+    let real = directory.canonicalize().map_err(fail(directory))?;
+    Ok(below(&table, &real))
+}
+
+/// From the text of proc_pid_mountinfo(5).
+fn below(mountinfo: &[u8], directory: &Path) -> Vec<Below> {
+    mountinfo
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| {
+            let mut fields = line.split(|byte| *byte == b' ').skip(3);
+            let (root, point) = (fields.next()?, fields.next()?);
+            let point = PathBuf::from(OsString::from_vec(unescaped(point)));
+            Some(Below {
+                place: point.strip_prefix(directory).ok()?.to_owned(),
+                is_namespace: root.starts_with(b"mnt:["),
+            })
+        })
+        .filter(|mount| !mount.place.as_os_str().is_empty())
+        .collect()
+}
+
+/// A copy of a mount namespace leaves out what keeps others alive. The calling thread must end in it.
+fn open_without_namespaces(source: &Path) -> Result<OwnedFd, Errno> {
+    namespace::unshare_mounts()?;
+    mount_change(
+        c"/",
+        MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC,
+    )?;
+    open_tree(CWD, source, CLONE | OpenTreeFlags::AT_RECURSIVE)
+}
+
+/// Blanks and the like are octal in proc_pid_mountinfo(5).
+fn unescaped(text: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let [first, tail @ ..] = rest {
+        let octal = tail
+            .get(..3)
+            .filter(|_| *first == b'\\')
+            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        match octal {
+            Some(byte) => {
+                plain.push(byte);
+                rest = &tail[3..];
+            }
+            None => {
+                plain.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    plain
 }
 
 /// Opens a device node, proves its number, and detaches it.
@@ -109,4 +211,25 @@ fn wait() -> ! {
         tv_nsec: 0,
     });
     process::exit(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_below_a_directory_are_found_with_their_real_names() {
+        let table = b"22 1 8:1 / / rw - ext4 /dev/a rw\n\
+                      23 22 0:5 / /run rw - tmpfs t rw\n\
+                      24 23 0:6 / /run/a\\040b rw - tmpfs t rw\n\
+                      25 22 0:7 / /runner rw - tmpfs t rw\n\
+                      26 23 0:4 mnt:[4026532205] /run/ns rw - nsfs nsfs rw\n";
+        let found = below(table, Path::new("/run"));
+        let place = |name: &str, is_namespace| Below {
+            place: name.into(),
+            is_namespace,
+        };
+        assert_eq!(found, [place("a b", false), place("ns", true)]);
+        assert_eq!(below(table, Path::new("/")).len(), 4);
+    }
 }

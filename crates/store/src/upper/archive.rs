@@ -160,10 +160,16 @@ impl<'a, W: Write> Archiver<'a, W> {
     fn file(&mut self, path: &[u8]) -> Result<()> {
         let full = self.reader.full(path);
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let file = self
-            .reader
-            .open_at(path, flags)
-            .map_err(Error::io("open", &full))?;
+        let file = match self.reader.open_at(path, flags) {
+            Ok(file) => file,
+            // Another file is mounted over it (a running container's /etc/hosts): its place, as with a directory.
+            Err(rustix::io::Errno::XDEV) => {
+                let mut place = Entry::new(EntryKind::Regular, path);
+                place.mode = 0o644;
+                return self.append(&place, &mut io::empty(), path);
+            }
+            Err(error) => return Err(Error::io("open", &full)(error)),
+        };
         if self.upper {
             self.reader.refuse_foreign(file.as_fd(), path)?;
         }
