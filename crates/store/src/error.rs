@@ -92,6 +92,12 @@ pub enum Error {
         /// What the probe saw.
         reason: String,
     },
+    /// Which form layers get here could not be found out.
+    #[error("whether this host can mount layers as single files could not be found out: {reason}")]
+    Probe {
+        /// What failed.
+        reason: String,
+    },
     /// A file of the store is damaged.
     #[error("{} is damaged: {reason}", path.display())]
     Damaged {
@@ -174,6 +180,7 @@ impl Error {
             Error::ErofsUnavailable { .. } => {
                 Some("use the directory driver, or a kernel 6.12 or newer with CONFIG_EROFS_FS_BACKED_BY_FILE, as root".into())
             }
+            Error::Probe { .. } => Some("try again: descriptors or memory ran out, or the disk failed".into()),
             Error::Damaged { .. } => Some("run the store's check with repair, then load the image again".into()),
             Error::Format { .. } => Some("use the version of coracle that wrote it, or another store directory".into()),
             Error::Tar(error) => error.hint(),

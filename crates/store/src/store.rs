@@ -33,7 +33,23 @@ pub(crate) struct Inner {
     pub(crate) root: PathBuf,
     pub(crate) options: Options,
     /// What the probe found; `Err` is the reason why layers are directories.
-    driver: OnceLock<std::result::Result<(), String>>,
+    driver: OnceLock<std::result::Result<(), NotMountable>>,
+}
+
+/// Why a layer file is not mounted here.
+#[derive(Debug)]
+enum NotMountable {
+    /// The kernel said no.
+    No(String),
+    /// It could not be asked: nothing may be decided by that.
+    Unknown(String),
+}
+
+impl NotMountable {
+    fn text(&self) -> &str {
+        let (NotMountable::No(reason) | NotMountable::Unknown(reason)) = self;
+        reason
+    }
 }
 
 impl Store {
@@ -52,7 +68,7 @@ impl Store {
             && let Err(reason) = store.mountable()
         {
             return Err(Error::ErofsUnavailable {
-                reason: reason.clone(),
+                reason: reason.text().to_owned(),
             });
         }
         Ok(store)
@@ -66,15 +82,17 @@ impl Store {
     /// The form that new layers get: [`Driver::Erofs`] or [`Driver::Directory`]. Probes at the first call.
     pub fn driver(&self) -> Driver {
         match self.0.options.driver {
-            Driver::Auto if self.mountable().is_ok() => Driver::Erofs,
-            Driver::Auto => Driver::Directory,
+            Driver::Auto if matches!(self.mountable(), Err(NotMountable::No(_))) => {
+                Driver::Directory
+            }
+            Driver::Auto => Driver::Erofs,
             chosen => chosen,
         }
     }
 
     /// Why layers cannot be single files on this host; `None` if they can.
     pub fn driver_reason(&self) -> Option<&str> {
-        self.mountable().as_ref().err().map(String::as_str)
+        self.mountable().as_ref().err().map(NotMountable::text)
     }
 
     /// Makes a layer of an uncompressed archive (see [`crate::decompress`]), whatever follows its end included.
@@ -107,6 +125,13 @@ impl Store {
             ref limits,
             ..
         } = self.0.options;
+        if let (Driver::Auto, Err(NotMountable::Unknown(reason))) =
+            (self.0.options.driver, self.mountable())
+        {
+            return Err(Error::Probe {
+                reason: reason.clone(),
+            });
+        }
         let (temporary, diff_id, suffix) = if self.driver() == Driver::Erofs {
             let (temporary, file) = Temporary::file(&self.temporary())?;
             let header = erofs::ingest(archive, &file, temporary.path(), limits, durability)?;
@@ -222,7 +247,9 @@ impl Store {
         };
         let (file, directory) = (path("erofs"), path("dir"));
         match self.driver() {
-            Driver::Directory if self.driver_reason().is_some() => vec![directory],
+            Driver::Directory if matches!(self.mountable(), Err(NotMountable::No(_))) => {
+                vec![directory]
+            }
             Driver::Directory => vec![directory, file],
             Driver::Auto | Driver::Erofs => vec![file, directory],
         }
@@ -267,16 +294,17 @@ impl Store {
         }
     }
 
-    /// A probe that cannot be made is a reason too: storing a layer will fail on the same thing, and say so.
-    fn mountable(&self) -> &std::result::Result<(), String> {
+    fn mountable(&self) -> &std::result::Result<(), NotMountable> {
         self.0.driver.get_or_init(|| {
-            erofs::probe::probe(&self.0.root.join("erofs-probe.json"), &self.temporary())
-                .unwrap_or_else(|error| {
+            match erofs::probe::probe(&self.0.root.join("erofs-probe.json"), &self.temporary()) {
+                Ok(found) => found.map_err(NotMountable::No),
+                Err(error) => {
                     let cause = std::error::Error::source(&error)
                         .map(|source| format!(": {source}"))
                         .unwrap_or_default();
-                    Err(format!("probing failed: {error}{cause}"))
-                })
+                    Err(NotMountable::Unknown(format!("{error}{cause}")))
+                }
+            }
         })
     }
 

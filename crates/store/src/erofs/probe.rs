@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use serde::{Deserialize, Serialize};
 
@@ -83,8 +84,8 @@ fn attempt(directory: &Path) -> Result<std::result::Result<(), String>> {
         Durability::Relaxed,
     )?;
     drop(file);
-    let step = |name: &'static str| move |errno: rustix::io::Errno| format!("{name}: {errno}");
-    let mount = || -> std::result::Result<(), String> {
+    let step = |name: &'static str| move |errno: Errno| (name, errno);
+    let mount = || -> std::result::Result<(), (&'static str, Errno)> {
         let context =
             rustix::mount::fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(step("fsopen"))?;
         rustix::mount::fsconfig_set_string(&context, "source", temporary.path())
@@ -106,5 +107,19 @@ fn attempt(directory: &Path) -> Result<std::result::Result<(), String>> {
         .map_err(step("opening its root"))?;
         Ok(())
     };
-    Ok(mount())
+    match mount() {
+        Ok(()) => Ok(Ok(())),
+        // Says something of this moment, nothing of the kernel.
+        Err((
+            name,
+            errno @ (Errno::MFILE
+            | Errno::NFILE
+            | Errno::NOMEM
+            | Errno::IO
+            | Errno::NOSPC
+            | Errno::INTR
+            | Errno::AGAIN),
+        )) => Err(Error::io(name, temporary.path())(errno)),
+        Err((name, errno)) => Ok(Err(format!("{name}: {errno}"))),
+    }
 }
