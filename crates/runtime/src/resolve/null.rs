@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use coracle_linux::mount::{Attributes, RDONLY, set_attributes};
 use coracle_linux::procfs;
-use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat, major};
+use rustix::fs::{FileType, Mode, OFlags, fcntl_getfl, fstat, major, minor, open};
 use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
 use rustix::process::geteuid;
@@ -36,7 +36,11 @@ fn through_read_only_mount(stream: &OwnedFd) -> Result<OwnedFd, Errno> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH;
-    let mount = open_tree(stream, c"", flags)?;
+    let mount = match open_tree(stream, c"", flags) {
+        // Opened in another mount namespace, whose mounts nobody clones here: another node of the device is as good.
+        Err(Errno::INVAL) => open_tree(ours(stream)?, c"", flags)?,
+        opened => opened?,
+    };
     let attributes = Attributes {
         set: RDONLY,
         ..Attributes::default()
@@ -45,9 +49,27 @@ fn through_read_only_mount(stream: &OwnedFd) -> Result<OwnedFd, Errno> {
     procfs::reopen(mount.as_fd(), access | OFlags::NOCTTY | OFlags::CLOEXEC)
 }
 
+/// The node of the same device in our own mount namespace.
+fn ours(stream: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let number = fstat(stream)?.st_rdev;
+    let path = match minor(number) {
+        3 => c"/dev/null",
+        5 => c"/dev/zero",
+        7 => c"/dev/full",
+        8 => c"/dev/random",
+        9 => c"/dev/urandom",
+        _ => return Err(Errno::INVAL),
+    };
+    let node = open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let status = fstat(&node)?;
+    let same = FileType::from_raw_mode(status.st_mode) == FileType::CharacterDevice
+        && status.st_rdev == number;
+    if same { Ok(node) } else { Err(Errno::NODEV) }
+}
+
 #[cfg(test)]
 mod tests {
-    use rustix::fs::{CWD, Mode, fchmod, open};
+    use rustix::fs::{CWD, fchmod};
 
     use super::*;
 
@@ -78,5 +100,21 @@ mod tests {
         let number = std::os::fd::AsRawFd::as_raw_fd(&file);
         let same = harmless(file).expect("nothing to do");
         assert_eq!(std::os::fd::AsRawFd::as_raw_fd(&same), number);
+    }
+
+    #[test]
+    fn null_device_of_another_mount_namespace_is_as_good() {
+        let null = open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+        let null = null.expect("it is there");
+        let elsewhere = coracle_linux::process::in_thread(|| {
+            // Without the right to it the thread stays, and the device is of its own namespace.
+            let _ = coracle_linux::namespace::unshare_mounts();
+            harmless(null)
+        });
+        match elsewhere.expect("a thread") {
+            Ok(null) => assert_eq!(rustix::io::write(&null, b"x"), Ok(1)),
+            Err(Error::Host { source, .. }) => assert_eq!(source, Errno::PERM),
+            Err(error) => panic!("{error}"),
+        }
     }
 }
