@@ -19,7 +19,12 @@ const AS_MONITOR: &str = "--as-monitor";
 struct Sleeper;
 
 impl Subject for Sleeper {
-    fn start(&mut self, stdio: StdioRequest) -> Result<Process, BoxError> {
+    fn start(
+        &mut self,
+        stdio: StdioRequest,
+        meanwhile: &mut dyn FnMut() -> Result<(), coracle_monitor::Error>,
+    ) -> Result<Process, BoxError> {
+        meanwhile()?;
         let StdioRequest::Pipes {
             stdin,
             stdout,
