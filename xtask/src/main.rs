@@ -32,7 +32,7 @@ usage: cargo xtask <command>
                              measures the contracts of SPECIFICATION.md; with ids, only those
   vm [--kernel 6.1|6.12|newest|all] [--root|--user] [--refresh] [TEST…]
                              the test suite and `coracle conform` on Debian's kernels, in QEMU without KVM; a TEST is
-                             PROGRAM, PACKAGE/PROGRAM or either with ::NAME (`limits`, `runtime/exec::late`)
+                             a PROGRAM of tests/, PACKAGE/PROGRAM, or either with ::NAME (`limits`, `runtime/exec::late`)
   fuzz [--minutes N] [TARGET…]
                              runs the fuzz targets, 10 minutes in all if nothing else is said
   soak [--cycles N] [--workers N]

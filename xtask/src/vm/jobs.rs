@@ -36,10 +36,26 @@ struct Program {
     path: PathBuf,
 }
 
-/// Which tests were asked for: `PROGRAM`, `PACKAGE/PROGRAM`, or either with `::TEST`. Nothing is everything.
+/// Which tests were asked for: `PROGRAM` of the black-box suite, `PACKAGE/PROGRAM`, or either with `::TEST`. Nothing is
+/// everything.
 pub(super) struct Selection<'a>(pub(super) &'a [String]);
 
 impl Selection<'_> {
+    /// The packages that have to be built for it.
+    fn packages(&self) -> Vec<&'static str> {
+        let of_word = |word: &str| -> String {
+            let program = word.split("::").next().unwrap_or(word);
+            let package = program
+                .split_once('/')
+                .map_or("tests", |(package, _)| package);
+            format!("coracle-{package}")
+        };
+        let is_wanted = |package: &&str| {
+            self.0.is_empty() || self.0.iter().any(|word| of_word(word) == *package)
+        };
+        PACKAGES.into_iter().filter(is_wanted).collect()
+    }
+
     /// The filter to run a program with; `None` leaves it out.
     fn filter(&self, program: &str) -> Option<Vec<&str>> {
         if self.0.is_empty() {
@@ -51,8 +67,7 @@ impl Selection<'_> {
             let (wanted, test) = word
                 .split_once("::")
                 .map_or((word.as_str(), None), |(wanted, test)| (wanted, Some(test)));
-            let target = program.rsplit('/').next().unwrap_or(program);
-            if wanted == program || wanted == target {
+            if wanted == program.strip_prefix("tests/").unwrap_or(program) {
                 named = true;
                 match test {
                     // All of it, whatever else was asked for.
@@ -86,7 +101,7 @@ impl Payload {
         place(coracle, &stage.join("coracle"))?;
         compile_attackers(&programs)?;
         let mut jobs = Vec::new();
-        let built = build()?;
+        let built = build(&selection.packages())?;
         for who in users {
             for program in &built {
                 let Some(filters) = selection.filter(&program.name) else {
@@ -167,14 +182,17 @@ fn compile_attackers(into: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Builds all test programs and finds out where they are.
-fn build() -> Result<Vec<Program>> {
+/// Builds the packages' test programs and finds out where they are.
+fn build(packages: &[&str]) -> Result<Vec<Program>> {
     let mut args = vec![
         "test",
         "--no-run",
         "--message-format=json-render-diagnostics",
     ];
-    for package in PACKAGES {
+    if packages.is_empty() {
+        return Ok(Vec::new());
+    }
+    for package in packages {
         args.extend(["--package", package]);
     }
     eprintln!("==> cargo {}", args.join(" "));
@@ -220,12 +238,13 @@ mod tests {
     #[test]
     fn selection_names_programs_and_tests_in_them() {
         let words = |text: &str| -> Vec<String> { text.split(' ').map(str::to_owned).collect() };
-        let some = words("limits tests/exec::late runtime/exec::one");
+        let some = words("limits exec::late runtime/exec::one");
         let selection = Selection(&some);
         assert_eq!(selection.filter("tests/limits"), Some(Vec::new()));
         assert_eq!(selection.filter("tests/exec"), Some(vec!["late"]));
         assert_eq!(selection.filter("runtime/exec"), Some(vec!["one"]));
-        assert_eq!(selection.filter("tests/logs"), None);
+        assert_eq!(selection.filter("runtime/limits"), None);
+        assert_eq!(selection.packages(), ["coracle-tests", "coracle-runtime"]);
         assert_eq!(Selection(&[]).filter("tests/logs"), Some(Vec::new()));
     }
 

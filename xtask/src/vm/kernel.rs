@@ -201,10 +201,15 @@ fn payload(image: &[u8]) -> Option<&[u8]> {
 
 /// The packages that a kernel is made of; `linux-image` alone until 6.12.
 fn is_kernel(package: &str) -> bool {
-    ["linux-image-", "linux-binary-", "linux-modules-"]
-        .iter()
-        .filter_map(|prefix| package.strip_prefix(prefix)?.chars().next())
-        .any(|first| first.is_ascii_digit())
+    [
+        "linux-image-",
+        "linux-base-",
+        "linux-binary-",
+        "linux-modules-",
+    ]
+    .iter()
+    .filter_map(|prefix| package.strip_prefix(prefix)?.chars().next())
+    .any(|first| first.is_ascii_digit())
 }
 
 fn only_child(folder: &Path) -> Option<PathBuf> {
