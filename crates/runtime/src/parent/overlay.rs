@@ -89,11 +89,7 @@ pub(super) fn root(
                 }
                 _ => None,
             };
-            let root = overlay.make(creator)?;
-            Ok(Made {
-                root,
-                spent: overlay.spent(),
-            })
+            overlay.make(creator)
         }
     }
 }
@@ -149,19 +145,25 @@ impl<'a> Overlay<'a> {
         })
     }
 
-    fn make(&self, creator: Option<(u32, u32)>) -> Result<OwnedFd, Error> {
-        let made = match self.make_detached(creator) {
-            Err(failure) if failure.is_for_want_of_a_newer_kernel() => self.make_attached(creator),
-            made => made,
-        };
-        made.map_err(|failure| self.refused(failure.source, failure.message))
-    }
-
-    /// The mounts that it was made from.
-    fn spent(self) -> Vec<OwnedFd> {
-        let mut mounts = self.lowers;
-        mounts.push(self.writable);
-        mounts
+    fn make(self, creator: Option<(u32, u32)>) -> Result<Made, Error> {
+        match self.make_detached(creator) {
+            Ok(root) => {
+                let mut spent = self.lowers;
+                spent.push(self.writable);
+                Ok(Made { root, spent })
+            }
+            Err(failure) if failure.is_for_want_of_a_newer_kernel() => {
+                let root = self
+                    .make_attached(creator)
+                    .map_err(|failure| self.refused(failure.source, failure.message))?;
+                // What was attached once went with its namespace, and cannot be attached again.
+                Ok(Made {
+                    root,
+                    spent: Vec::new(),
+                })
+            }
+            Err(failure) => Err(self.refused(failure.source, failure.message)),
+        }
     }
 
     fn refused(&self, source: Errno, mut message: String) -> Error {
