@@ -117,10 +117,11 @@ fn cgroups() -> Result<()> {
             owned_by_user(&cgroup.join(file))?;
         }
     }
-    // The mark by which systemd says that it keeps out of what is below.
-    for name in ["user.delegate", "trusted.delegate"] {
-        rustix::fs::setxattr(DELEGATED, name, b"1", XattrFlags::empty())
-            .problem(|| format!("cannot set {name} on {DELEGATED}"))?;
+    // The mark by which systemd says that it keeps out of what is below: on the manager's unit, and on the scope, as
+    // `systemd-run --user --scope -p Delegate=yes` has it.
+    for cgroup in [DELEGATED, USERS_CGROUP] {
+        rustix::fs::setxattr(cgroup, "user.delegate", b"1", XattrFlags::empty())
+            .problem(|| format!("cannot mark {cgroup} as delegated"))?;
     }
     Ok(())
 }
