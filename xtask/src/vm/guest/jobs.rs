@@ -81,7 +81,7 @@ fn all_jobs(port: &mut File) -> Result<()> {
     while let Some(job) = jobs.pop_front() {
         say(port, &Event::Begin(number))?;
         let skips = PathBuf::from(format!("/tmp/skips-{number}"));
-        let problem = run_job(&job, &skips, port)?;
+        let problem = run_job(number, &job, &skips, port)?;
         // No file is no skip.
         for skip in fs::read_to_string(&skips).unwrap_or_default().lines() {
             let skip = skip.strip_prefix("SKIP: ").unwrap_or(skip);
@@ -105,12 +105,16 @@ fn all_jobs(port: &mut File) -> Result<()> {
 }
 
 /// Runs one job to its end, passes on what it prints, and says what was wrong with its end.
-fn run_job(job: &Job, skips: &Path, port: &mut File) -> Result<Option<String>> {
+fn run_job(number: usize, job: &Job, skips: &Path, port: &mut File) -> Result<Option<String>> {
     let (mine, theirs) = std::io::pipe().problem(|| "cannot make a pipe".to_owned())?;
     let errors = theirs
         .try_clone()
         .problem(|| "cannot make a pipe".to_owned())?;
-    let mut command = command(job, skips);
+    let cgroup = match job.who {
+        Who::Root => system::ROOTS_CGROUP.to_owned(),
+        Who::User => system::users_scope(number)?,
+    };
+    let mut command = command(job, &cgroup, skips);
     command
         .stdin(Stdio::null())
         .stdout(theirs)
@@ -158,10 +162,10 @@ fn lines_of(from: impl Read + Send + 'static) -> Receiver<String> {
 }
 
 /// The job in its cgroup, with its user's identity and a fresh environment.
-fn command(job: &Job, skips: &Path) -> Command {
-    let (cgroup, home, user) = match job.who {
-        Who::Root => (system::ROOTS_CGROUP, "/root", "root"),
-        Who::User => (system::USERS_CGROUP, "/home/user", "user"),
+fn command(job: &Job, cgroup: &str, skips: &Path) -> Command {
+    let (home, user) = match job.who {
+        Who::Root => ("/root", "root"),
+        Who::User => ("/home/user", "user"),
     };
     let mut command = Command::new("/bin/sh");
     let join = r#"echo 0 > "$1/cgroup.procs" || exit 99; shift; exec "$@""#;

@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::fs;
 use std::os::unix::fs::chown;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use rustix::fs::XattrFlags;
@@ -20,8 +20,7 @@ pub(super) const ROOTS_CGROUP: &str = "/sys/fs/cgroup/user.slice/user-0.slice/se
 
 /// What systemd would hand to the user, and his jobs' place in it.
 const DELEGATED: &str = "/sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service";
-pub(super) const USERS_CGROUP: &str =
-    "/sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service/app.slice/tests.scope";
+const APPLICATIONS: &str = "/sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service/app.slice";
 
 /// The user's run-time folder.
 pub(super) const USERS_RUN: &str = "/run/user/1000";
@@ -94,7 +93,8 @@ fn cgroups() -> Result<()> {
     for pid in ["1".to_owned(), std::process::id().to_string()] {
         fs::write(into, &pid).problem(|| format!("cannot write {pid} to {into}"))?;
     }
-    for leaf in [ROOTS_CGROUP, USERS_CGROUP] {
+    let applications = format!("{APPLICATIONS}/none");
+    for leaf in [ROOTS_CGROUP, applications.as_str()] {
         make_dir(leaf, 0o755)?;
         let above: Vec<&Path> = Path::new(leaf).ancestors().skip(1).collect();
         for cgroup in above
@@ -105,25 +105,34 @@ fn cgroups() -> Result<()> {
             delegate_controllers(cgroup)?;
         }
     }
-    let mut below: Vec<PathBuf> = vec![DELEGATED.into()];
-    for child in Path::new(USERS_CGROUP).ancestors() {
-        if child.starts_with(DELEGATED) && child != Path::new(DELEGATED) {
-            below.push(child.to_owned());
-        }
+    for cgroup in [DELEGATED, APPLICATIONS] {
+        hand_over(cgroup)?;
     }
-    for cgroup in &below {
-        owned_by_user(cgroup)?;
-        for file in ["cgroup.procs", "cgroup.threads", "cgroup.subtree_control"] {
-            owned_by_user(&cgroup.join(file))?;
-        }
-    }
-    // The mark by which systemd says that it keeps out of what is below: on the manager's unit, and on the scope, as
-    // `systemd-run --user --scope -p Delegate=yes` has it.
-    for cgroup in [DELEGATED, USERS_CGROUP] {
-        rustix::fs::setxattr(cgroup, "user.delegate", b"1", XattrFlags::empty())
-            .problem(|| format!("cannot mark {cgroup} as delegated"))?;
+    mark(DELEGATED)
+}
+
+/// Makes the scope of one of the user's jobs, as `systemd-run --user --scope -p Delegate=yes` would: a new one for each,
+/// because what an engine has divided takes no further processes.
+pub(super) fn users_scope(number: usize) -> Result<String> {
+    let scope = format!("{APPLICATIONS}/tests-{number}.scope");
+    make_dir(&scope, 0o755)?;
+    hand_over(&scope)?;
+    mark(&scope)?;
+    Ok(scope)
+}
+
+fn hand_over(cgroup: &str) -> Result<()> {
+    owned_by_user(Path::new(cgroup))?;
+    for file in ["cgroup.procs", "cgroup.threads", "cgroup.subtree_control"] {
+        owned_by_user(&Path::new(cgroup).join(file))?;
     }
     Ok(())
+}
+
+/// The mark by which systemd says that it keeps out of what is below.
+fn mark(cgroup: &str) -> Result<()> {
+    rustix::fs::setxattr(cgroup, "user.delegate", b"1", XattrFlags::empty())
+        .problem(|| format!("cannot mark {cgroup} as delegated"))
 }
 
 fn delegate_controllers(cgroup: &Path) -> Result<()> {
