@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use coracle_tests::{BUSYBOX, Engine};
 
+use super::fresh;
 use super::measure::{median_ms, time};
 use super::peers::Peers;
 use super::{Figures, Scale};
@@ -22,7 +23,7 @@ pub(super) fn binary(figures: &mut Figures, _: &Scale, _: Option<&mut Peers>) {
 
 /// `create` of the first and the last of a crowd, and `ps` over all of it.
 pub(super) fn crowd(figures: &mut Figures, scale: &Scale, _: Option<&mut Peers>) {
-    let engine = Engine::new();
+    let (_fresh, engine) = fresh::engine();
     let create = || {
         let args = ["create", "--network", "none", BUSYBOX, "true"];
         time(&mut engine.command(args).into_command())
