@@ -34,9 +34,6 @@ pub fn main() -> ExitCode {
     ExitCode::from(command().unwrap_or_else(|error| error::report(&error)))
 }
 
-/// What `run` allocates in all, most of it for its many options and for the document of the container.
-const RUN_HEAP: usize = 256 << 10;
-
 /// Apart from `main`, which a monitor has on its stack as long as its container runs.
 #[inline(never)]
 fn command() -> Result<u8, Error> {
@@ -46,10 +43,6 @@ fn command() -> Result<u8, Error> {
         First::Verb(verb) if verb == oci::WORD => Ok(oci::main(arguments)),
         First::Help => output::print(&verbs::overview()).map(|()| 0),
         First::Version => verbs::print_version().map(|()| 0),
-        First::Verb(verb) if verb == "run" => {
-            coracle_linux::memory::expect_heap(RUN_HEAP);
-            verbs::dispatch(&verb, arguments, &Door::new(globals))
-        }
         First::Verb(verb) => verbs::dispatch(&verb, arguments, &Door::new(globals)),
     }
 }

@@ -1,4 +1,4 @@
-//! Memory in bulk: had at once by a process that will need it soon, given back by one that will idle for days.
+//! Giving back memory that a process needed once, so that one that idles for days costs little.
 
 #![allow(unsafe_code)]
 
@@ -6,27 +6,6 @@ use rustix::mm::{Advice, madvise};
 
 /// Stack below the current frame that is left alone: the red zone, and room for the calls made here.
 const MARGIN: usize = 8 * 1024;
-
-/// Makes the heap `bytes` larger and present at once, and keeps it so: for a process that will use as much and ends soon.
-/// Page by page, the same memory costs a fault each.
-pub fn expect_heap(bytes: usize) {
-    const KEPT: libc::c_int = 4 << 20;
-    // SAFETY: mallopt sets numbers of the allocator's own, here that nothing below KEPT is mapped apart or given back. A
-    // setting that is refused costs time, nothing else.
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, KEPT);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT);
-    }
-    let mut room: Vec<u8> = Vec::with_capacity(bytes);
-    let page = rustix::param::page_size();
-    let start = room
-        .spare_capacity_mut()
-        .as_mut_ptr()
-        .map_addr(|start| start & !(page - 1));
-    // SAFETY: the pages are the heap's, and making them present changes nothing that is in them. Before Linux 5.14 the
-    // advice is refused, which costs time, nothing else.
-    let _ = unsafe { madvise(start.cast(), bytes, Advice::LinuxPopulateWrite) };
-}
 
 /// Returns free heap pages to the kernel, and the pages of this thread's stack below the caller's frames if the
 /// thread is the process's first. They read as zero when they are used again.
