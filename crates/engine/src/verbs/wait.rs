@@ -43,8 +43,12 @@ impl Engine {
                         return Ok(code);
                     }
                 }
+                // Between a run and the next none is written down; a run whose process is gone and that still is has an
+                // end that its monitor is writing.
                 (None, WaitFor::NotRunning)
-                    if observed.run.is_none() || observed.status == Status::Restarting =>
+                    if observed.run.as_ref().is_none_or(|run| {
+                        observed.status == Status::Restarting && run.pid == 0
+                    }) =>
                 {
                     return Ok(self.last_code(id)?.unwrap_or(code));
                 }
@@ -63,21 +67,23 @@ impl Engine {
             |error: rustix::io::Errno| Error::file("waiting for", &self.paths.run_of(id), error);
         let process = coracle_runtime::process::open(run.pid, run.start_time)
             .map_err(|error| Error::file("waiting for", &self.paths.run_of(id), error))?;
-        let mut kept = None;
-        if let Some(process) = process {
+        if let Some(process) = &process {
             pidfd::wait_exit(process.as_fd(), None).map_err(failed)?;
-            let directory = self.paths.run_of(id);
-            // While the monitor has not cleared away, its record is still to come.
-            while directory.exists()
-                && !self.is_recorded(id, run)?
-                && Lock::look(&directory)?.is_err()
-            {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            kept = coracle_monitor::ExitStatus::kept_by(process.as_fd())
-                .map_err(failed)?
-                .map(|status| status.code());
         }
+        let directory = self.paths.run_of(id);
+        // While the monitor has not cleared away, its record is still to come, also of a process that was gone before we
+        // looked.
+        while directory.exists() && !self.is_recorded(id, run)? && Lock::look(&directory)?.is_err()
+        {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let kept = match &process {
+            Some(process) => {
+                coracle_monitor::ExitStatus::kept_by(process.as_fd()).map_err(failed)?
+            }
+            None => None,
+        };
+        let kept = kept.map(|status| status.code());
         Ok(self.last_code(id)?.or(kept).unwrap_or(0))
     }
 
