@@ -122,30 +122,9 @@ impl Mounts {
     }
 }
 
-/// `\040` and its like, as mountinfo writes spaces, tabs, newlines and backslashes.
-fn unescape(text: &str) -> String {
-    if !text.contains('\\') {
-        return text.to_owned();
-    }
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, tail)) = rest.split_first() {
-        let octal = tail
-            .get(..3)
-            .and_then(|digits| std::str::from_utf8(digits).ok())
-            .and_then(|d| u8::from_str_radix(d, 8).ok());
-        match (first, octal) {
-            (b'\\', Some(byte)) => {
-                bytes.push(byte);
-                rest = &tail[3..];
-            }
-            _ => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+/// A field of mountinfo as text.
+fn unescape(field: &str) -> String {
+    String::from_utf8_lossy(&coracle_linux::procfs::unescape(field.as_bytes())).into_owned()
 }
 
 /// Which cgroups a process is in.

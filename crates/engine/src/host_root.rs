@@ -15,7 +15,9 @@
 //! what the user may not list, and directories that anybody may write to (`/tmp`) if something is mounted in them: what is
 //! there comes and goes. Sockets, devices, and names that are not UTF-8 (no OCI document can have them) are not there.
 
+use std::ffi::OsString;
 use std::fs::{Metadata, Permissions};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -173,16 +175,11 @@ fn may(path: &Path, access: Access) -> bool {
     rustix::fs::accessat(CWD, path, access, AtFlags::EACCESS).is_ok()
 }
 
-/// The fifth field of each line, where blanks and backslashes are octal (proc_pid_mountinfo(5)).
+/// The fifth field of each line (proc_pid_mountinfo(5)).
 fn mount_points(mountinfo: &str) -> Vec<PathBuf> {
     let field = |line: &str| {
-        let escaped = line.split(' ').nth(4)?;
-        let plain = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n")]
-            .iter()
-            .fold(escaped.to_owned(), |path, (code, plain)| {
-                path.replace(code, plain)
-            });
-        Some(PathBuf::from(plain.replace("\\134", "\\")))
+        let point = coracle_linux::procfs::unescape(line.split(' ').nth(4)?.as_bytes());
+        Some(PathBuf::from(OsString::from_vec(point)))
     };
     mountinfo.lines().filter_map(field).collect()
 }

@@ -136,3 +136,28 @@ pub fn verify(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     }
     Ok(())
 }
+
+/// A field of mountinfo or mounts as it really is: they write blanks, tabs, line ends and backslashes in octal
+/// (proc_pid_mountinfo(5)).
+#[must_use]
+pub fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let [first, tail @ ..] = rest {
+        let octal = tail
+            .get(..3)
+            .filter(|_| *first == b'\\')
+            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        match octal {
+            Some(byte) => {
+                plain.push(byte);
+                rest = &tail[3..];
+            }
+            None => {
+                plain.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    plain
+}

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use coracle_linux::clone::{Birth, Entry, Mailbox, Process, Sharing};
 use coracle_linux::mount::{Attributes, set_attributes};
-use coracle_linux::procfs::Proc;
+use coracle_linux::procfs::{Proc, unescape};
 use coracle_linux::{namespace, process};
 use rustix::fs::{CWD, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
@@ -21,9 +21,15 @@ pub(super) const CLONE: OpenTreeFlags =
     OpenTreeFlags::OPEN_TREE_CLONE.union(OpenTreeFlags::OPEN_TREE_CLOEXEC);
 
 /// Opens a bind source as a detached mount, mapped if that was asked for.
-pub(super) fn open(bind: &Bind, container: Option<BorrowedFd<'_>>) -> Result<OwnedFd, Error> {
+///
+/// `mountinfo` is what [`mount_table`] gave for all binds of the start.
+pub(super) fn open(
+    bind: &Bind,
+    mountinfo: &[u8],
+    container: Option<BorrowedFd<'_>>,
+) -> Result<OwnedFd, Error> {
     let below = match bind.recursive {
-        true => mounts_below(&bind.source)?,
+        true => mounts_below(mountinfo, &bind.source)?,
         false => Vec::new(),
     };
     let mount = if below.iter().any(|mount| mount.is_namespace) {
@@ -86,19 +92,26 @@ struct Below {
     is_namespace: bool,
 }
 
-/// What is mounted below a directory of the host.
-fn mounts_below(directory: &Path) -> Result<Vec<Below>, Error> {
-    let fail = |path: &Path| {
-        let path = path.to_owned();
-        move |error: std::io::Error| {
-            let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-            Error::host("opening the bind source", path, errno)
-        }
-    };
+/// The host's mounts, when one of the binds takes along what is mounted below it.
+pub(super) fn mount_table(binds: &[Bind]) -> Result<Vec<u8>, Error> {
+    if !binds.iter().any(|bind| bind.recursive) {
+        return Ok(Vec::new());
+    }
     let table = Path::new("/proc/self/mountinfo");
-    let table = std::fs::read(table).map_err(fail(table))?;
-    let real = directory.canonicalize().map_err(fail(directory))?;
-    Ok(below(&table, &real))
+    std::fs::read(table).map_err(|error| unreadable(table, &error))
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Error {
+    let errno = Errno::from_io_error(error).unwrap_or(Errno::IO);
+    Error::host("opening the bind source", path, errno)
+}
+
+/// What is mounted below a directory of the host.
+fn mounts_below(mountinfo: &[u8], directory: &Path) -> Result<Vec<Below>, Error> {
+    let real = directory
+        .canonicalize()
+        .map_err(|error| unreadable(directory, &error))?;
+    Ok(below(mountinfo, &real))
 }
 
 /// From the text of proc_pid_mountinfo(5).
@@ -108,7 +121,7 @@ fn below(mountinfo: &[u8], directory: &Path) -> Vec<Below> {
         .filter_map(|line| {
             let mut fields = line.split(|byte| *byte == b' ').skip(3);
             let (root, point) = (fields.next()?, fields.next()?);
-            let point = PathBuf::from(OsString::from_vec(unescaped(point)));
+            let point = PathBuf::from(OsString::from_vec(unescape(point)));
             Some(Below {
                 place: point.strip_prefix(directory).ok()?.to_owned(),
                 is_namespace: root.starts_with(b"mnt:["),
@@ -126,29 +139,6 @@ fn open_without_namespaces(source: &Path) -> Result<OwnedFd, Errno> {
         MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC,
     )?;
     open_tree(CWD, source, CLONE | OpenTreeFlags::AT_RECURSIVE)
-}
-
-/// Blanks and the like are octal in proc_pid_mountinfo(5).
-fn unescaped(text: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let [first, tail @ ..] = rest {
-        let octal = tail
-            .get(..3)
-            .filter(|_| *first == b'\\')
-            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
-        match octal {
-            Some(byte) => {
-                plain.push(byte);
-                rest = &tail[3..];
-            }
-            None => {
-                plain.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    plain
 }
 
 /// Opens a device node, proves its number, and detaches it.
@@ -202,8 +192,8 @@ impl AsRef<Mailbox> for Holder {
     }
 }
 
-/// Until it is killed; for the case that its parent is, not for ever.
-fn wait() -> ! {
+/// Until the calling process is killed; for the case that its parent is, not for ever.
+pub(super) fn wait() -> ! {
     // Without it, and after an error of the other, the wait only ends early or at its time.
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
     let _ = rustix::thread::nanosleep(&rustix::thread::Timespec {

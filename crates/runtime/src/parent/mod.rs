@@ -193,12 +193,13 @@ fn give_mounts(
             made
         }
     };
+    let mountinfo = binds::mount_table(&work.binds)?;
     for bind in &work.binds {
         let Some(Source::Given { mount }) = tree.mounts.get(bind.mount).map(|step| &step.source)
         else {
             continue;
         };
-        mount.put(binds::open(bind, namespace)?);
+        mount.put(binds::open(bind, &mountinfo, namespace)?);
     }
     for copy in &work.copies {
         let Some(Source::Given { mount }) = tree.mounts.get(copy.mount).map(|step| &step.source)

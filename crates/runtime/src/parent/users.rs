@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use coracle_linux::clone::{Birth, Entry, Mailbox, Process, Sharing};
 use coracle_linux::procfs::Proc;
-use coracle_linux::{futex, namespace, process};
+use coracle_linux::{futex, namespace};
 use rustix::io::Errno;
-use rustix::process::{Signal, set_parent_process_death_signal};
 
+use super::binds::wait;
 use crate::Error;
 use crate::request::Map;
 use crate::resolve::maps_of;
@@ -64,19 +64,13 @@ impl AsRef<Mailbox> for Visitor {
 }
 
 impl Visitor {
-    /// In the namespace, until it is killed; for the case that its parent is, not for ever.
+    /// In the namespace, until it is killed.
     fn stay(&self) -> ! {
-        // Without it the wait only ends at its time.
-        let _ = set_parent_process_death_signal(Some(Signal::KILL));
         let answer = match namespace::join(self.namespace.as_fd(), namespace::USER) {
             Ok(()) => 1,
             Err(error) => error.raw_os_error() as u32 + 1,
         };
         futex::set(self.mailbox.word(ANSWER), answer);
-        let _ = rustix::thread::nanosleep(&rustix::thread::Timespec {
-            tv_sec: 10,
-            tv_nsec: 0,
-        });
-        process::exit(0)
+        wait()
     }
 }
