@@ -2,7 +2,7 @@
 //!
 //! In the ordinary suite a sample of the points of each verb; all of them with `CORACLE_TEST_COMPLETE=1`.
 
-use coracle_tests::crash::{Extent, Ground, SCENARIOS, crashes, scenario};
+use coracle_tests::crash::{Ground, SCENARIOS, crashes};
 use coracle_tests::host;
 
 /// The scenarios by what they need, so that the tests can run side by side.
@@ -35,18 +35,9 @@ const KEEP: [&str; 12] = [
 ];
 
 fn killed_at_points(names: &[&str], strokes: usize) {
-    if !host::root() {
-        return;
+    if host::root() {
+        Ground::strike_all(names, strokes, crashes);
     }
-    let scenarios: Vec<_> = names.iter().map(|name| scenario(name)).collect();
-    let mut ground = Ground::new(&scenarios);
-    for one in scenarios {
-        let points = ground.points(one);
-        for stroke in crashes(&points, Extent::wanted(strokes)) {
-            ground.strike(one, &stroke);
-        }
-    }
-    ground.conclude();
 }
 
 #[test]

@@ -3,7 +3,7 @@
 mod fixture;
 
 use std::fs;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use coracle_runtime::{Creating, Error, IdMapping, Ownership, Root, RunAs};
@@ -128,6 +128,13 @@ fn a_created_container_waits_and_a_dropped_one_is_gone() {
     assert!(!coracle_runtime::process::is_alive(pid, started).expect("readable"));
 }
 
+/// A gate, the end that opens it, and the end that tells of the start.
+fn gate() -> (coracle_runtime::Gate, OwnedFd, OwnedFd) {
+    let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("a pipe");
+    let ((start, opener), (told, outcome)) = (pipe(), pipe());
+    (coracle_runtime::Gate { start, outcome }, opener, told)
+}
+
 #[test]
 fn a_gate_starts_a_released_container() {
     if skip("a_gate_starts_a_released_container") {
@@ -136,13 +143,9 @@ fn a_gate_starts_a_released_container() {
     let image = Image::new();
     let spec = spec(&document(&["echo", "through the gate"]));
     let (stdio, ends) = pipes();
-    let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("a pipe");
-    let ((gate, opener), (told, outcome)) = (pipe(), pipe());
+    let (gate, opener, told) = gate();
     let mut request = start(&spec, image.overlay(), own_ids(), stdio);
-    request.gate = Some(coracle_runtime::Gate {
-        start: gate,
-        outcome,
-    });
+    request.gate = Some(gate);
     let running = Creating::begin(request)
         .expect("begin")
         .finish()
@@ -164,13 +167,9 @@ fn a_command_behind_a_gate_that_is_not_there_fails_the_creation() {
     let image = Image::new();
     let spec = spec(&document(&["no-such-command"]));
     let (stdio, _ends) = pipes();
-    let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("a pipe");
-    let ((gate, _opener), (_told, outcome)) = (pipe(), pipe());
+    let (gate, _opener, _told) = gate();
     let mut request = start(&spec, image.overlay(), own_ids(), stdio);
-    request.gate = Some(coracle_runtime::Gate {
-        start: gate,
-        outcome,
-    });
+    request.gate = Some(gate);
     let error = Creating::begin(request)
         .expect("begin")
         .finish()
@@ -186,13 +185,9 @@ fn a_file_behind_a_gate_that_cannot_be_executed_fails_the_start() {
     let image = Image::new();
     let spec = spec(&document(&["/etc"]));
     let (stdio, _ends) = pipes();
-    let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("a pipe");
-    let ((gate, opener), (told, outcome)) = (pipe(), pipe());
+    let (gate, opener, told) = gate();
     let mut request = start(&spec, image.overlay(), own_ids(), stdio);
-    request.gate = Some(coracle_runtime::Gate {
-        start: gate,
-        outcome,
-    });
+    request.gate = Some(gate);
     let running = Creating::begin(request)
         .expect("begin")
         .finish()

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::examine::{Examiner, verdict};
 use super::plan::What;
-use super::{Scenario, Stroke};
+use super::{Extent, Scenario, Stroke, scenario};
 use crate::trace::{Deed, Point, Traced, trace};
 use crate::world::{World, cgroups};
 use crate::{Engine, busybox_archive, eventually, host};
@@ -127,6 +127,20 @@ impl Ground {
         for line in scenario.before {
             self.engine.ok(&self.line(line));
         }
+    }
+
+    /// Runs each of these scenarios once for every stroke that `plan` makes of its points, and concludes; `strokes` of
+    /// them where not all are wanted.
+    pub fn strike_all(names: &[&str], strokes: usize, plan: fn(&[Point], Extent) -> Vec<Stroke>) {
+        let scenarios: Vec<_> = names.iter().map(|name| scenario(name)).collect();
+        let mut ground = Ground::new(&scenarios);
+        for one in scenarios {
+            let points = ground.points(one);
+            for stroke in plan(&points, Extent::wanted(strokes)) {
+                ground.strike(one, &stroke);
+            }
+        }
+        ground.conclude();
     }
 
     /// Runs it unharmed and gives its points.
